@@ -1,0 +1,176 @@
+"""Build of mmdcn: the native operator library and OpenMMLab's ``.mim`` folder.
+
+Everything static stands in ``pyproject.toml``; this file holds what needs code.
+
+``MMDCN_BUILD_EXT`` says what happens to the native library:
+    unset  build it; if that is impossible, warn and install pure Python (slow reference operators)
+    1      build it; a failure is an error
+    0      do not build it
+"""
+
+import os
+import shutil
+import sys
+from pathlib import Path
+
+from setuptools import setup
+from setuptools.command.bdist_wheel import bdist_wheel
+from setuptools.command.build_ext import build_ext
+from setuptools.command.build_py import build_py
+
+ROOT = Path(__file__).resolve().parent
+PACKAGE = "mmdcn"
+CSRC = Path(PACKAGE, "csrc")
+BUILD_EXT = os.environ.get("MMDCN_BUILD_EXT", "auto").strip().lower()
+
+MIN_TORCH = (2, 10)
+# The stable ABI of torch 2.10: one binary runs with every later torch and every Python.
+STABLE_ABI_FLAGS = ["-DTORCH_TARGET_VERSION=0x020a000000000000", "-DTORCH_STABLE_ONLY"]
+CXX_FLAGS = ["-O3", "-g0", "-std=c++20", "-fvisibility=hidden", "-Wall", *STABLE_ABI_FLAGS]
+
+
+class BuildError(RuntimeError):
+    """The native library cannot be built here."""
+
+
+def csrc_files(*suffixes: str) -> list[str]:
+    """Files under ``mmdcn/csrc`` with one of the suffixes, relative to the root, without tests."""
+    found = (p.relative_to(ROOT) for p in (ROOT / CSRC).rglob("*") if p.suffix in suffixes)
+    return sorted(str(p) for p in found if not {"test", "tests"} & set(p.parts))
+
+
+def native_extensions() -> list:
+    """The native libraries: plain shared libraries for ``torch.ops.load_library``."""
+    try:
+        import torch
+        from torch.utils.cpp_extension import CppExtension
+    except ImportError as error:
+        raise BuildError(
+            f"the build needs torch, which this build environment does not have ({error}). "
+            "Install torch first and build in that environment: "
+            "pip install --no-build-isolation ... (MMDCN_BUILD_EXT=0 installs without the library)"
+        ) from error
+    if tuple(int(part) for part in torch.__version__.split(".")[:2]) < MIN_TORCH:
+        raise BuildError(
+            f"the library needs torch >= {'.'.join(map(str, MIN_TORCH))}, found {torch.__version__}"
+        )
+    sources = csrc_files(".cpp")
+    if not sources:
+        raise BuildError(f"there is no .cpp file under {CSRC}")
+    return [
+        CppExtension(
+            f"{PACKAGE}._C",
+            sources,
+            include_dirs=[str(ROOT / CSRC)],
+            extra_compile_args={"cxx": CXX_FLAGS},
+            depends=csrc_files(".h"),
+            py_limited_api=True,  # leaves libtorch_python out; no source uses the Python API
+        )
+    ]
+
+
+def torch_build_ext() -> type:
+    """Torch's ``build_ext`` (ninja, header tracking), made optional and incremental."""
+    from torch.utils.cpp_extension import BuildExtension
+
+    class TorchBuildExt(BuildExtension):
+        def __init__(self, *args, **kwargs):
+            super().__init__(*args, no_python_abi_suffix=True, **kwargs)
+
+        def finalize_options(self):
+            super().finalize_options()
+            # pip builds in a new temporary folder each time; a lasting one keeps rebuilds short.
+            self.build_temp = str(ROOT / "build" / "ext")
+
+        def run(self):
+            if BUILD_EXT == "1":
+                super().run()
+                return
+            try:
+                super().run()
+            except Exception as error:  # whatever the reason is, the package works without
+                warn_pure_python(f"{type(error).__name__}: {error}")
+                self.extensions = []  # nothing to copy, record or strip afterwards
+
+    return TorchBuildExt
+
+
+class FailingBuildExt(build_ext):
+    """Reports at build time, and not when metadata is asked for, why there is no library."""
+
+    reason = ""
+
+    def run(self):
+        if BUILD_EXT == "1":
+            raise SystemExit(f"error: MMDCN_BUILD_EXT=1: {self.reason}")
+        warn_pure_python(self.reason)
+
+
+def warn_pure_python(reason: str) -> None:
+    bar = "*" * 88
+    print(
+        f"\n{bar}\nWARNING: mmdcn is being installed WITHOUT its native operator library:\n"
+        f"  {reason}\n"
+        "The operators will run on the plain PyTorch reference, which is much slower. For the\n"
+        "library, install torch >= 2.10, ninja and a C++20 compiler, then run\n"
+        f"  MMDCN_BUILD_EXT=1 pip install -v --no-build-isolation --no-deps .\n{bar}\n",
+        file=sys.stderr,
+        flush=True,
+    )
+
+
+def copy_mim(destination: Path) -> None:
+    """Copy what ``mim`` looks up in an installed package."""
+    shutil.rmtree(destination, ignore_errors=True)
+    ignore = shutil.ignore_patterns("__pycache__", "*.py[cod]")
+    for folder in ("configs", "tools"):
+        shutil.copytree(ROOT / folder, destination / folder, ignore=ignore)
+    shutil.copy2(ROOT / "model-index.yml", destination)
+
+
+class BuildPy(build_py):
+    """Adds ``mmdcn/.mim`` to a built package; an editable install serves the root's folders."""
+
+    def run(self):
+        if not self.editable_mode:
+            # setuptools reuses build/lib: a module deleted from the sources would stay in there.
+            shutil.rmtree(Path(self.build_lib, PACKAGE), ignore_errors=True)
+        super().run()
+        if not self.editable_mode:
+            copy_mim(Path(self.build_lib, PACKAGE, ".mim"))
+
+
+class BdistWheel(bdist_wheel):
+    def get_tag(self):
+        if self.root_is_pure:
+            return super().get_tag()
+        return "py3", "none", super().get_tag()[2]  # no Python API in the library
+
+    def write_wheelfile(self, wheelfile_base, *args, **kwargs):
+        super().write_wheelfile(wheelfile_base, *args, **kwargs)
+        if "editable_wheel" in self.distribution.commands:
+            return
+        # onedl-mim takes the folder of the first path in RECORD for the package. pip sorts RECORD,
+        # and "mmdcn-<version>.dist-info/" sorts before "mmdcn/", so mim looks in here.
+        copy_mim(Path(wheelfile_base, ".mim"))
+
+
+def main() -> None:
+    if BUILD_EXT not in ("auto", "0", "1"):
+        raise SystemExit(f"error: MMDCN_BUILD_EXT must be 0, 1 or unset, got {BUILD_EXT!r}")
+    commands = {"build_py": BuildPy, "bdist_wheel": BdistWheel}
+    extensions = []
+    if BUILD_EXT != "0":
+        try:
+            extensions = native_extensions()
+            commands["build_ext"] = torch_build_ext()
+        except BuildError as error:
+            from setuptools import Extension
+
+            extensions = [Extension(f"{PACKAGE}._C", [])]  # makes setuptools run build_ext
+            FailingBuildExt.reason = str(error)
+            commands["build_ext"] = FailingBuildExt
+    setup(ext_modules=extensions, cmdclass=commands)
+
+
+main()
