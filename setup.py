@@ -3,7 +3,8 @@
 Everything static stands in ``pyproject.toml``; this file holds what needs code.
 
 ``MMDCN_BUILD_EXT`` says what happens to the native library:
-    unset  build it; if that is impossible, warn and install pure Python (slow reference operators)
+    unset  build it; without a working compiler or torch >= 2.10, warn and install pure Python,
+           which runs the slow reference operators
     1      build it; a failure is an error
     0      do not build it
 """
@@ -13,10 +14,16 @@ import shutil
 import sys
 from pathlib import Path
 
-from setuptools import setup
-from setuptools.command.bdist_wheel import bdist_wheel
+import setuptools
 from setuptools.command.build_ext import build_ext
 from setuptools.command.build_py import build_py
+
+if int(setuptools.__version__.split(".")[0]) < 77:
+    raise SystemExit(
+        f"error: mmdcn needs setuptools >= 77 to build, found {setuptools.__version__}: "
+        'pip install "setuptools>=77,<81" (mmengine needs < 81)'
+    )
+from setuptools.command.bdist_wheel import bdist_wheel  # noqa: E402
 
 ROOT = Path(__file__).resolve().parent
 PACKAGE = "mmdcn"
@@ -33,6 +40,11 @@ class BuildError(RuntimeError):
     """The native library cannot be built here."""
 
 
+class TorchMissing(BuildError):
+    """An error even where the library is optional: pip would hide the warning, and the user most
+    likely has torch, outside pip's isolated build environment."""
+
+
 def csrc_files(*suffixes: str) -> list[str]:
     """Files under ``mmdcn/csrc`` with one of the suffixes, relative to the root, without tests."""
     found = (p.relative_to(ROOT) for p in (ROOT / CSRC).rglob("*") if p.suffix in suffixes)
@@ -45,10 +57,11 @@ def native_extensions() -> list:
         import torch
         from torch.utils.cpp_extension import CppExtension
     except ImportError as error:
-        raise BuildError(
-            f"the build needs torch, which this build environment does not have ({error}). "
-            "Install torch first and build in that environment: "
-            "pip install --no-build-isolation ... (MMDCN_BUILD_EXT=0 installs without the library)"
+        raise TorchMissing(
+            f"the build needs torch, which this build environment does not have ({error}).\n"
+            "Install torch first, then build in the environment that has it:\n"
+            "  pip install --no-build-isolation ...\n"
+            "MMDCN_BUILD_EXT=0 installs pure Python, with slow reference operators."
         ) from error
     if tuple(int(part) for part in torch.__version__.split(".")[:2]) < MIN_TORCH:
         raise BuildError(
@@ -90,7 +103,10 @@ def torch_build_ext() -> type:
                 super().run()
             except Exception as error:  # whatever the reason is, the package works without
                 warn_pure_python(f"{type(error).__name__}: {error}")
-                self.extensions = []  # nothing to copy, record or strip afterwards
+                self.extensions = []  # nothing to copy or record afterwards
+                if self.inplace or self.editable_mode:
+                    for stale in (ROOT / PACKAGE).glob("_C*.so"):
+                        stale.unlink()
 
     return TorchBuildExt
 
@@ -98,12 +114,12 @@ def torch_build_ext() -> type:
 class FailingBuildExt(build_ext):
     """Reports at build time, and not when metadata is asked for, why there is no library."""
 
-    reason = ""
+    reason: BuildError
 
     def run(self):
-        if BUILD_EXT == "1":
-            raise SystemExit(f"error: MMDCN_BUILD_EXT=1: {self.reason}")
-        warn_pure_python(self.reason)
+        if BUILD_EXT == "1" or isinstance(self.reason, TorchMissing):
+            raise SystemExit(f"error: {self.reason}")
+        warn_pure_python(str(self.reason))
 
 
 def warn_pure_python(reason: str) -> None:
@@ -165,12 +181,10 @@ def main() -> None:
             extensions = native_extensions()
             commands["build_ext"] = torch_build_ext()
         except BuildError as error:
-            from setuptools import Extension
-
-            extensions = [Extension(f"{PACKAGE}._C", [])]  # makes setuptools run build_ext
-            FailingBuildExt.reason = str(error)
+            extensions = [setuptools.Extension(f"{PACKAGE}._C", [])]  # so that build_ext runs
+            FailingBuildExt.reason = error
             commands["build_ext"] = FailingBuildExt
-    setup(ext_modules=extensions, cmdclass=commands)
+    setuptools.setup(ext_modules=extensions, cmdclass=commands)
 
 
 main()
