@@ -1,0 +1,1 @@
+"""Parts of the training loop for OpenMMLab configs; importing this module registers them."""

@@ -1,0 +1,22 @@
+"""Registries of mmdcn: children of MMEngine's root registries with the scope ``mmdcn``.
+
+A config of any OpenMMLab project reaches them by prefix, e.g. ``type='mmdcn.DCNv2'``: MMEngine
+imports this module when it meets the prefix, and ``locations`` on the first look-up in a registry.
+"""
+
+from mmengine.registry import HOOKS as MMENGINE_HOOKS
+from mmengine.registry import MODELS as MMENGINE_MODELS
+from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS as MMENGINE_OPTIM_WRAPPER_CONSTRUCTORS
+from mmengine.registry import Registry
+
+# Layers and backbones.
+MODELS = Registry("model", parent=MMENGINE_MODELS, scope="mmdcn", locations=["mmdcn.models"])
+# Hooks of the training loop.
+HOOKS = Registry("hook", parent=MMENGINE_HOOKS, scope="mmdcn", locations=["mmdcn.engine"])
+# How parameters are grouped for the optimizer, e.g. layer-wise learning rates.
+OPTIM_WRAPPER_CONSTRUCTORS = Registry(
+    "optimizer wrapper constructor",
+    parent=MMENGINE_OPTIM_WRAPPER_CONSTRUCTORS,
+    scope="mmdcn",
+    locations=["mmdcn.engine"],
+)
