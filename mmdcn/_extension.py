@@ -1,0 +1,72 @@
+"""Loads the native operator libraries. Nothing else in mmdcn does."""
+
+from __future__ import annotations
+
+import functools
+import warnings
+from pathlib import Path
+
+import torch
+
+_MIN_TORCH = (2, 10)
+_LIBRARIES = {"cpu": "_C.so", "cuda": "_C_cuda.so"}
+
+
+def _torch_version() -> tuple[int, int]:
+    major, minor = torch.__version__.split(".")[:2]
+    return int(major), int(minor)
+
+
+def _load(device_type: str) -> str | None:
+    """Load the library of a device type; return why it is not available, None when it is."""
+    if device_type not in _LIBRARIES:
+        return f"mmdcn has no native kernels for device type '{device_type}'"
+    path = Path(__file__).with_name(_LIBRARIES[device_type])
+    if not path.exists():
+        return f"{path.name} was not built"
+    if _torch_version() < _MIN_TORCH:
+        return f"it needs torch >= 2.10, found {torch.__version__}"
+    if device_type == "cuda" and (not torch.version.cuda or _missing["cpu"]):
+        return "it needs a CUDA build of torch and the CPU library"
+    try:
+        torch.ops.load_library(str(path))
+    except OSError as error:
+        return f"{path} could not be loaded: {error}"
+    return None
+
+
+_missing: dict[str, str | None] = {}
+for _device_type in _LIBRARIES:
+    _missing[_device_type] = _load(_device_type)
+
+
+def is_available(device_type: str = "cpu") -> bool:
+    """Whether native kernels for ``device_type`` are loaded."""
+    return _missing.get(device_type, "") is None
+
+
+def schemas_available() -> bool:
+    """Whether the operators are defined under ``torch.ops.mmdcn``."""
+    return is_available("cpu")
+
+
+def use_native(device_type: str) -> bool:
+    """Whether to call the native operator; warns once when the slow reference stands in for it."""
+    missing = _missing.get(device_type, "")
+    if missing is None or device_type == "meta" and schemas_available():
+        return True
+    _warn(device_type)
+    return False
+
+
+@functools.cache
+def _warn(device_type: str) -> None:
+    reason = _missing.get(device_type) or _load(device_type)
+    warnings.warn(
+        f"mmdcn runs its slow PyTorch reference operators on '{device_type}': {reason}. To build "
+        "the native library, install a C++ compiler and run `pip install --no-build-isolation "
+        "--force-reinstall --no-deps mmdcn` (from a clone: `pip install --no-build-isolation -e .`)"
+        " in the environment that has torch >= 2.10.",
+        RuntimeWarning,
+        stacklevel=4,
+    )

@@ -1,0 +1,9 @@
+"""The operators in plain, differentiable PyTorch.
+
+They define the meaning of each operator, serve as the oracle of the tests, and run where no
+native kernel does: any device, any torch. float16 and bfloat16 are computed in float32.
+"""
+
+from .deform_conv import deform_conv2d, modulated_deform_conv2d
+
+__all__ = ["deform_conv2d", "modulated_deform_conv2d"]
