@@ -33,7 +33,9 @@ BUILD_EXT = os.environ.get("MMDCN_BUILD_EXT", "auto").strip().lower()
 MIN_TORCH = (2, 10)
 # The stable ABI of torch 2.10: one binary runs with every later torch and every Python.
 STABLE_ABI_FLAGS = ["-DTORCH_TARGET_VERSION=0x020a000000000000", "-DTORCH_STABLE_ONLY"]
-CXX_FLAGS = ["-O3", "-g0", "-std=c++20", "-fvisibility=hidden", "-Wall", *STABLE_ABI_FLAGS]
+# Without errno and traps of scalar maths the loops over sampling points vectorise.
+MATH_FLAGS = ["-fno-math-errno", "-fno-trapping-math"]
+CXX_FLAGS = ["-O3", "-g0", "-std=c++20", "-fvisibility=hidden", "-Wall", *MATH_FLAGS, *STABLE_ABI_FLAGS]
 
 
 class BuildError(RuntimeError):
