@@ -5,6 +5,10 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <memory>
+#include <type_traits>
+
+#include "common/convert.h"
 
 // MMDCN_CLONES compiles a function once per x86-64 level and picks one when the library loads;
 // elsewhere the compiler's default target is used. Templates cannot be cloned: clone a plain
@@ -33,9 +37,18 @@ inline void parallel_items(int64_t count, const F& f) {
 inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 inline int64_t round_up(int64_t a, int64_t b) { return ceil_div(a, b) * b; }
 
+template <typename To, typename From>
+MMDCN_INLINE To convert(From value) {
+  if constexpr (std::is_same_v<To, From>) {
+    return value;
+  } else {
+    return from_compute<To>(static_cast<Compute<To>>(to_compute(value)));
+  }
+}
+
 // dst[c][r] = src[r][c] for a rows x cols block; ld are row lengths in elements.
-template <typename T>
-inline void transpose_block(const T* __restrict src, int64_t ld_src, T* __restrict dst,
+template <typename From, typename To>
+inline void transpose_block(const From* __restrict src, int64_t ld_src, To* __restrict dst,
                             int64_t ld_dst, int64_t rows, int64_t cols) {
   constexpr int64_t kBlock = 16;
   for (int64_t r0 = 0; r0 < rows; r0 += kBlock) {
@@ -43,22 +56,36 @@ inline void transpose_block(const T* __restrict src, int64_t ld_src, T* __restri
     for (int64_t c0 = 0; c0 < cols; c0 += kBlock) {
       const int64_t c1 = std::min(c0 + kBlock, cols);
       for (int64_t c = c0; c < c1; ++c) {
-        for (int64_t r = r0; r < r1; ++r) dst[c * ld_dst + r] = src[r * ld_src + c];
+        for (int64_t r = r0; r < r1; ++r) {
+          dst[c * ld_dst + r] = convert<To>(src[r * ld_src + c]);
+        }
       }
     }
   }
 }
 
-// [batch][rows][cols] -> [batch][cols][rows], in parallel.
-template <typename T>
-inline void transpose_batch(const T* src, T* dst, int64_t batch, int64_t rows, int64_t cols) {
+// Matrices [batch][rows][cols] -> [batch][cols][rows], in parallel. The ld are row lengths, the
+// steps distances between matrices.
+template <typename From, typename To>
+inline void transpose_batch(const From* src, int64_t ld_src, int64_t step_src, To* dst,
+                            int64_t ld_dst, int64_t step_dst, int64_t batch, int64_t rows,
+                            int64_t cols) {
   constexpr int64_t kCols = 512;
   const int64_t chunks = ceil_div(cols, kCols);
   parallel_items(batch * chunks, [&](int64_t item) {
     const int64_t n = item / chunks, c0 = item % chunks * kCols;
-    transpose_block(src + n * rows * cols + c0, cols, dst + (n * cols + c0) * rows, rows, rows,
+    transpose_block(src + n * step_src + c0, ld_src, dst + n * step_dst + c0 * ld_dst, ld_dst, rows,
                     std::min(kCols, cols - c0));
   });
+}
+
+// Memory that is not initialised, unlike std::vector's.
+template <typename T>
+using Buffer = std::unique_ptr<T[]>;
+
+template <typename T>
+inline Buffer<T> make_buffer(int64_t size) {
+  return std::make_unique_for_overwrite<T[]>(size);
 }
 
 }  // namespace mmdcn

@@ -34,6 +34,30 @@ inline void pack_panel(const T* b, int64_t ldb, int64_t depth, int64_t cols, int
   }
 }
 
+// Matrices [depth][cols], one per group, packed into panels; at(group, k, j) reads an element.
+template <typename T>
+class Panels {
+ public:
+  template <typename F>
+  Panels(const GemmKernel<T>& kernel, int64_t groups, int64_t depth, int64_t cols, const F& at)
+      : group_size_(round_up(cols, kernel.nr) * depth),
+        data_(make_buffer<T>(groups * group_size_)) {
+    const int64_t nr = kernel.nr, panels = ceil_div(cols, nr);
+    parallel_items(groups * panels, [&](int64_t item) {
+      const int64_t g = item / panels, first = item % panels * nr;
+      T* out = data_.get() + g * group_size_ + first * depth;
+      for (int64_t k = 0; k < depth; ++k, out += nr) {
+        for (int64_t j = 0; j < nr; ++j) out[j] = first + j < cols ? at(g, k, first + j) : T(0);
+      }
+    });
+  }
+  const T* operator[](int64_t group) const { return data_.get() + group * group_size_; }
+
+ private:
+  int64_t group_size_;
+  Buffer<T> data_;
+};
+
 // C[rows][cols] (+)= A * B with B already packed into ceil(cols / nr) panels. A must be readable,
 // C need not be, up to the next multiple of mr rows.
 template <typename T>

@@ -90,18 +90,44 @@ inline bool is_channels_last(const Tensor& t) {
          t.stride(2) == t.size(3) * t.stride(3) && t.stride(0) == t.size(2) * t.stride(2);
 }
 
-inline Tensor contiguous(const Tensor& tensor, ScalarType type) {
-  return torch::stable::contiguous(tensor.scalar_type() == type ? tensor
-                                                                : torch::stable::to(tensor, type));
+inline std::optional<Tensor> contiguous(const std::optional<Tensor>& tensor) {
+  return tensor ? std::optional<Tensor>(torch::stable::contiguous(*tensor)) : std::nullopt;
+}
+
+// The data of an optional tensor, null when there is none.
+template <typename T>
+inline const T* data_or_null(const std::optional<Tensor>& tensor) {
+  return tensor ? tensor->const_data_ptr<T>() : nullptr;
+}
+
+inline Tensor empty_image(const std::vector<int64_t>& sizes, ScalarType type, bool channels_last) {
+  using torch::headeronly::MemoryFormat;
+  return torch::stable::empty(sizes, type, std::nullopt, std::nullopt, std::nullopt,
+                              channels_last ? MemoryFormat::ChannelsLast : MemoryFormat::Contiguous);
 }
 
 inline Tensor cast(const Tensor& tensor, ScalarType type) {
   return tensor.scalar_type() == type ? tensor : torch::stable::to(tensor, type);
 }
 
-// float64 is computed in float64, everything else in float32.
-inline ScalarType compute_type(const Tensor& tensor) {
-  return tensor.scalar_type() == ScalarType::Double ? ScalarType::Double : ScalarType::Float;
+// Calls f with a value of the C++ type that stores `type`: double, float, BFloat16 or Half.
+template <typename F>
+auto dispatch_floating(ScalarType type, const F& f) {
+  switch (type) {
+    case ScalarType::Double:
+      return f(double{});
+    case ScalarType::BFloat16:
+      return f(torch::headeronly::BFloat16{});
+    case ScalarType::Half:
+      return f(torch::headeronly::Half{});
+    default:  // check_floating has refused the rest
+      return f(float{});
+  }
+}
+
+// The dtype in which a kernel accumulates: float64 for float64, else float32.
+inline ScalarType compute_scalar_type(ScalarType type) {
+  return type == ScalarType::Double ? ScalarType::Double : ScalarType::Float;
 }
 
 }  // namespace mmdcn
