@@ -1,0 +1,1 @@
+"""Data sets: what the tools check before a run."""

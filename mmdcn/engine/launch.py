@@ -1,0 +1,140 @@
+"""What the command-line tools share: arguments, config, processes, error messages."""
+
+import argparse
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from mmengine.config import Config, DictAction
+from mmengine.dist import broadcast_object_list, is_main_process
+from mmengine.registry import RUNNERS
+from mmengine.runner import Runner
+
+from mmdcn.datasets.validation import DatasetError, check_datasets
+from mmdcn.engine import checkpoint
+from mmdcn.engine.checkpoint import CheckpointError
+
+LAUNCHERS = ("none", "pytorch", "slurm", "mpi")
+
+
+class UsageError(ValueError):
+    """An argument or config value that the tools cannot work with."""
+
+
+def add_common_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add OpenMMLab's arguments that training and testing have in common."""
+    parser.add_argument(
+        "--work-dir", help="folder for logs and checkpoints (default: work_dirs/<config name>)"
+    )
+    parser.add_argument(
+        "--cfg-options",
+        nargs="+",
+        action=DictAction,
+        metavar="KEY=VALUE",
+        help="override config values, e.g. model.backbone.depth=101 or data.keys=[a,b]",
+    )
+    parser.add_argument(
+        "--launcher",
+        choices=LAUNCHERS,
+        default="none",
+        help="how the processes were started; pytorch means torchrun",
+    )
+    # torch.distributed.launch passes it; torchrun and the others set LOCAL_RANK.
+    parser.add_argument("--local_rank", "--local-rank", type=int, default=0, help=argparse.SUPPRESS)
+
+
+def load_config(args: argparse.Namespace) -> Config:
+    """Read ``args.config`` and apply the common arguments.
+
+    Raises:
+        UsageError: The file does not exist.
+    """
+    os.environ.setdefault("LOCAL_RANK", str(args.local_rank))
+    if not Path(args.config).is_file():
+        raise UsageError(f"config {args.config}: there is no such file")
+    cfg = Config.fromfile(args.config)
+    cfg.launcher = args.launcher
+    if args.cfg_options:
+        cfg.merge_from_dict(args.cfg_options)
+    if args.work_dir:
+        cfg.work_dir = args.work_dir
+    elif not cfg.get("work_dir"):
+        cfg.work_dir = str(Path("work_dirs", Path(args.config).stem))
+    return cfg
+
+
+def scope_of(cfg: Config) -> str:
+    """``mmdet`` or ``mmseg``, from ``default_scope``.
+
+    Raises:
+        UsageError: It is neither.
+    """
+    scope = cfg.get("default_scope")
+    if scope not in ("mmdet", "mmseg"):
+        raise UsageError(
+            f"default_scope: the tools run configs of mmdet and mmseg, this one says {scope!r}"
+        )
+    return scope
+
+
+def build_runner(cfg: Config, loaders: tuple[str, ...]) -> Runner:
+    """Build the runner of a config and check the data sets that it will read.
+
+    Args:
+        cfg: Complete config.
+        loaders: Which of ``train``, ``val`` and ``test`` will be used.
+
+    Raises:
+        UsageError: The launcher does not work on this machine.
+        DatasetError: A data set is not usable.
+    """
+    if cfg.launcher != "none" and not torch.cuda.is_available():
+        _distribute_on_cpu(cfg)
+    runner = RUNNERS.build(cfg) if "runner_type" in cfg else Runner.from_cfg(cfg)
+    # The main process looks at the files, and all processes learn what it found.
+    problem: list[str | None] = [None]
+    if is_main_process():
+        try:
+            check_datasets(cfg, loaders, runner.logger)
+        except DatasetError as error:
+            problem = [str(error)]
+    broadcast_object_list(problem)
+    if problem[0] is not None:
+        raise DatasetError(problem[0])
+    return runner
+
+
+def _distribute_on_cpu(cfg: Config) -> None:
+    """Join the process group and wrap the model without GPUs, which MMEngine takes for granted."""
+    if cfg.launcher != "pytorch":
+        raise UsageError(
+            f"--launcher {cfg.launcher} needs CUDA devices, and there are none here; several "
+            "processes on CPUs are started with torchrun and --launcher pytorch"
+        )
+    missing = [name for name in ("RANK", "WORLD_SIZE", "MASTER_ADDR") if name not in os.environ]
+    if missing:
+        raise UsageError(f"--launcher pytorch: {', '.join(missing)} not set; start with torchrun")
+    if not torch.distributed.is_initialized():
+        torch.distributed.init_process_group("gloo")
+    defaults = dict(
+        type="MMDistributedDataParallel",
+        device_ids=None,
+        broadcast_buffers=False,
+        find_unused_parameters=cfg.get("find_unused_parameters", False),
+    )
+    cfg.model_wrapper_cfg = defaults | cfg.get("model_wrapper_cfg", {})
+
+
+def run_tool(tool: Callable[[], None]) -> None:
+    """Run a tool with safe checkpoints; its known errors end it with one line of text."""
+    checkpoint.install()
+    try:
+        tool()
+    except (CheckpointError, DatasetError, UsageError) as error:
+        if is_main_process():
+            print(f"error: {error}", file=sys.stderr, flush=True)
+        sys.exit(1)
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()

@@ -1,0 +1,92 @@
+"""Draw a model's predictions for one image into a picture file."""
+
+import argparse
+from pathlib import Path
+
+import mmcv
+import torch
+from mmengine.config import Config, DictAction
+
+from mmdcn.engine import launch
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("image", help="image file")
+    parser.add_argument("config", help="config file of MMDetection or MMSegmentation")
+    parser.add_argument("checkpoint", help="checkpoint file")
+    parser.add_argument(
+        "--out-file", help="picture to write (default: work_dirs/image_demo/<image name>)"
+    )
+    parser.add_argument(
+        "--device",
+        default="cuda:0" if torch.cuda.is_available() else "cpu",
+        help="default: the first CUDA device, otherwise the CPU",
+    )
+    parser.add_argument(
+        "--score-thr", type=float, default=0.3, help="lowest score of the boxes that are drawn"
+    )
+    parser.add_argument("--opacity", type=float, default=0.5, help="of the segments (mmseg)")
+    parser.add_argument("--cfg-options", nargs="+", action=DictAction, metavar="KEY=VALUE")
+    return parser.parse_args()
+
+
+def draw_detections(cfg: Config, image, args: argparse.Namespace, out_file: str) -> str:
+    from mmdet.apis import inference_detector, init_detector
+    from mmdet.registry import VISUALIZERS
+
+    model = init_detector(cfg, args.checkpoint, device=args.device)
+    result = inference_detector(model, image)
+    visualizer = VISUALIZERS.build(dict(cfg.visualizer, vis_backends=None))
+    visualizer.dataset_meta = model.dataset_meta
+    visualizer.add_datasample(
+        "image_demo",
+        mmcv.bgr2rgb(image),
+        data_sample=result,
+        draw_gt=False,
+        pred_score_thr=args.score_thr,
+        out_file=out_file,
+    )
+    shown = int((result.pred_instances.scores >= args.score_thr).sum())
+    return f"{shown} objects with a score of at least {args.score_thr:g}"
+
+
+def draw_segments(cfg: Config, image, args: argparse.Namespace, out_file: str) -> str:
+    from mmseg.apis import inference_model, init_model, show_result_pyplot
+
+    if "test_pipeline" not in cfg:
+        cfg.test_pipeline = cfg.test_dataloader.dataset.pipeline
+    model = init_model(cfg, args.checkpoint, device=args.device)
+    result = inference_model(model, image)
+    show_result_pyplot(
+        model,
+        mmcv.bgr2rgb(image),
+        result,
+        opacity=args.opacity,
+        draw_gt=False,
+        show=False,
+        out_file=out_file,
+    )
+    found = result.pred_sem_seg.data.unique().tolist()
+    return "classes " + ", ".join(model.dataset_meta["classes"][index] for index in found)
+
+
+def main() -> None:
+    args = parse_args()
+    for name, file in (("image", args.image), ("config", args.config)):
+        if not Path(file).is_file():
+            raise launch.UsageError(f"{name} {file}: there is no such file")
+    image = mmcv.imread(args.image)
+    if image is None:
+        raise launch.UsageError(f"image {args.image}: it cannot be read as an image")
+    cfg = Config.fromfile(args.config)
+    if args.cfg_options:
+        cfg.merge_from_dict(args.cfg_options)
+    out_file = Path(args.out_file or Path("work_dirs", "image_demo", Path(args.image).name))
+    out_file.parent.mkdir(parents=True, exist_ok=True)
+    draw = {"mmdet": draw_detections, "mmseg": draw_segments}[launch.scope_of(cfg)]
+    print(f"{draw(cfg, image, args, str(out_file))}: {out_file}")
+
+
+if __name__ == "__main__":
+    launch.run_tool(main)
