@@ -6,6 +6,7 @@ from pathlib import Path
 import mmcv
 import torch
 from mmengine.config import Config, DictAction
+from mmengine.structures import PixelData
 
 from mmdcn.engine import launch
 
@@ -26,9 +27,17 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         "--score-thr", type=float, default=0.3, help="lowest score of the boxes that are drawn"
     )
+    parser.add_argument(
+        "--zoom", type=int, default=1, help="enlarge the picture (not the model's input) this often"
+    )
     parser.add_argument("--opacity", type=float, default=0.5, help="of the segments (mmseg)")
     parser.add_argument("--cfg-options", nargs="+", action=DictAction, metavar="KEY=VALUE")
     return parser.parse_args()
+
+
+def enlarge(maps: torch.Tensor, zoom: int) -> torch.Tensor:
+    """Repeat every pixel of ``(N, H, W)`` maps ``zoom`` times in both directions."""
+    return maps.repeat_interleave(zoom, dim=1).repeat_interleave(zoom, dim=2)
 
 
 def draw_detections(cfg: Config, image, args: argparse.Namespace, out_file: str) -> str:
@@ -37,17 +46,21 @@ def draw_detections(cfg: Config, image, args: argparse.Namespace, out_file: str)
 
     model = init_detector(cfg, args.checkpoint, device=args.device)
     result = inference_detector(model, image)
+    objects = result.pred_instances
+    objects.bboxes *= args.zoom
+    if "masks" in objects:
+        objects.masks = enlarge(objects.masks, args.zoom)
     visualizer = VISUALIZERS.build(dict(cfg.visualizer, vis_backends=None))
     visualizer.dataset_meta = model.dataset_meta
     visualizer.add_datasample(
         "image_demo",
-        mmcv.bgr2rgb(image),
+        mmcv.bgr2rgb(mmcv.imrescale(image, args.zoom)),
         data_sample=result,
         draw_gt=False,
         pred_score_thr=args.score_thr,
         out_file=out_file,
     )
-    shown = int((result.pred_instances.scores >= args.score_thr).sum())
+    shown = int((objects.scores >= args.score_thr).sum())
     return f"{shown} objects with a score of at least {args.score_thr:g}"
 
 
@@ -58,16 +71,18 @@ def draw_segments(cfg: Config, image, args: argparse.Namespace, out_file: str) -
         cfg.test_pipeline = cfg.test_dataloader.dataset.pipeline
     model = init_model(cfg, args.checkpoint, device=args.device)
     result = inference_model(model, image)
+    segments = PixelData(data=enlarge(result.pred_sem_seg.data, args.zoom))
+    result.pred_sem_seg = segments
     show_result_pyplot(
         model,
-        mmcv.bgr2rgb(image),
+        mmcv.bgr2rgb(mmcv.imrescale(image, args.zoom)),
         result,
         opacity=args.opacity,
         draw_gt=False,
         show=False,
         out_file=out_file,
     )
-    found = result.pred_sem_seg.data.unique().tolist()
+    found = segments.data.unique().tolist()
     return "classes " + ", ".join(model.dataset_meta["classes"][index] for index in found)
 
 
@@ -76,6 +91,8 @@ def main() -> None:
     for name, file in (("image", args.image), ("config", args.config)):
         if not Path(file).is_file():
             raise launch.UsageError(f"{name} {file}: there is no such file")
+    if args.zoom < 1:
+        raise launch.UsageError(f"--zoom: a positive integer was expected, got {args.zoom}")
     image = mmcv.imread(args.image)
     if image is None:
         raise launch.UsageError(f"image {args.image}: it cannot be read as an image")

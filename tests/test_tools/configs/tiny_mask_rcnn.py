@@ -25,9 +25,7 @@ model = dict(
         mask_roi_extractor=dict(out_channels=8),
         mask_head=dict(num_convs=1, in_channels=8, conv_out_channels=8, num_classes=5),
     ),
-    train_cfg=dict(
-        rpn_proposal=dict(nms_pre=50, max_per_img=20), rcnn=dict(sampler=dict(num=16))
-    ),
+    train_cfg=dict(rpn_proposal=dict(nms_pre=50, max_per_img=20), rcnn=dict(sampler=dict(num=16))),
     test_cfg=dict(rpn=dict(nms_pre=50, max_per_img=20), rcnn=dict(score_thr=0.0, max_per_img=10)),
 )
 
