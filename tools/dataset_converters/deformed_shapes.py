@@ -142,8 +142,7 @@ def coverage(points: np.ndarray, size: int) -> np.ndarray:
     canvas = np.zeros((size * SUPERSAMPLE, size * SUPERSAMPLE), np.uint8)
     corners = np.round((points * SUPERSAMPLE - 0.5) * 256).astype(np.int32)
     cv2.fillPoly(canvas, [corners], 255, shift=8)
-    canvas = canvas.reshape(size, SUPERSAMPLE, size, SUPERSAMPLE).astype(np.float32)
-    return canvas.mean(axis=(1, 3)) / 255
+    return cv2.resize(canvas, (size, size), interpolation=cv2.INTER_AREA).astype(np.float32) / 255
 
 
 def fractal_noise(rng: np.random.Generator, size: int, exponent: float) -> np.ndarray:
