@@ -1,5 +1,6 @@
 """Parts of the training loop for OpenMMLab configs; importing this module registers them."""
 
 from mmdcn.engine.checkpoint import AtomicCheckpointHook
+from mmdcn.engine.optimizers import LayerDecayOptimWrapperConstructor
 
-__all__ = ["AtomicCheckpointHook"]
+__all__ = ["AtomicCheckpointHook", "LayerDecayOptimWrapperConstructor"]
