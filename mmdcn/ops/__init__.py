@@ -1,5 +1,7 @@
 """Deformable operators for plain PyTorch; no OpenMMLab package is imported here."""
 
+from .dcnv3 import dcnv3
+from .dcnv4 import dcnv4
 from .deform_conv import (
     DeformConv2d,
     DeformConv2dPack,
@@ -14,6 +16,8 @@ __all__ = [
     "DeformConv2dPack",
     "ModulatedDeformConv2d",
     "ModulatedDeformConv2dPack",
+    "dcnv3",
+    "dcnv4",
     "deform_conv2d",
     "modulated_deform_conv2d",
 ]

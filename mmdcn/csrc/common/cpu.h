@@ -88,4 +88,11 @@ inline Buffer<T> make_buffer(int64_t size) {
   return std::make_unique_for_overwrite<T[]>(size);
 }
 
+template <typename T>
+inline Buffer<T> make_zeros(int64_t size) {
+  Buffer<T> buffer = make_buffer<T>(size);
+  std::fill_n(buffer.get(), size, static_cast<T>(0));
+  return buffer;
+}
+
 }  // namespace mmdcn

@@ -36,19 +36,13 @@ struct Backward {
   Points<T> points{points_per_pixel * tile};
   Buffer<T> col = make_buffer<T>(tile * columns);
   Buffer<T> grad_col = make_buffer<T>(tile * columns);
-  Buffer<T> grad_tile = zeros(s.groups * rows * tile);  // [group][out channel][pixel]
+  Buffer<T> grad_tile = make_zeros<T>(s.groups * rows * tile);  // [group][out channel][pixel]
   std::vector<Segment> segments = make_segments(s, s.channels);
   std::vector<Segment> strips = make_segments(s, gemm.nr);
   Panels<T> panels{gemm, s.groups, group_out, depth, [this](int64_t g, int64_t o, int64_t k) {
                      return to_compute(weight[((g * group_out + o) * group_in + k % group_in) *
                                                   taps + k / group_in]);
                    }};
-
-  static Buffer<T> zeros(int64_t size) {
-    Buffer<T> buffer = make_buffer<T>(size);
-    std::fill_n(buffer.get(), size, T(0));
-    return buffer;
-  }
 
   void run() {
     for (int64_t n = 0; n < s.batch; ++n) {
@@ -68,7 +62,7 @@ struct Backward {
   void pixel_block(int64_t n, int64_t first, int64_t start, int64_t count) {
     const int64_t outs = s.out_channels;
     const S* grad = grad_output + n * outs * pixels + first + start;
-    const Buffer<T> grad_rows = zeros(block * outs);  // [pixel][out channel]
+    const Buffer<T> grad_rows = make_zeros<T>(block * outs);  // [pixel][out channel]
     transpose_block(grad, pixels, grad_rows.get(), outs, outs, count);
     for (int64_t o = 0; o < outs; ++o) {
       T* row = grad_tile.get() + (o / group_out * rows + o % group_out) * tile + start;
@@ -84,7 +78,7 @@ struct Backward {
                 count, points, start, tile);
     const SampledImage<S> image{input + n * s.height * s.width * s.channels, nullptr, s.channels,
                                 s.height * s.width};
-    const Buffer<T> dots = zeros(points_per_pixel * count * 4);
+    const Buffer<T> dots = make_zeros<T>(points_per_pixel * count * 4);
     for (const Segment& segment : segments) {
       for (int64_t k = 0; k < taps; ++k) {
         const int64_t point = segment.deform_group * taps + k;
@@ -187,7 +181,7 @@ Gradients backward(const DeformConvShape& s, const Tensor& grad_any, const Tenso
   if (need_offset && mask) grad_mask = torch::stable::empty(mask->sizes(), type);
   // [group][out channel][tap][channel of group] while it is accumulated.
   const Buffer<T> weight_sums =
-      Backward<S>::zeros(need_weight ? s.out_channels * s.taps() * s.group_channels() : 0);
+      make_zeros<T>(need_weight ? s.out_channels * s.taps() * s.group_channels() : 0);
   const S* grad_ptr = grad_output.const_data_ptr<S>();
 
   if (s.batch > 0) {

@@ -134,14 +134,18 @@ MMDCN_INLINE void sample_dots_impl(const SampledImage<S>& image, const Segment& 
       for (int64_t lane = 0; lane < kLanes; ++lane) step(c + lane, lane);
     }
     for (; c < segment.size; ++c) step(c, 0);
-    T total[4] = {};
-    for (int64_t lane = 0; lane < kLanes; ++lane) {
-      total[0] += s0[lane];
-      total[1] += s1[lane];
-      total[2] += s2[lane];
-      total[3] += s3[lane];
+    for (int64_t half = kLanes / 2; half > 0; half /= 2) {
+      for (int64_t lane = 0; lane < half; ++lane) {
+        s0[lane] += s0[lane + half];
+        s1[lane] += s1[lane + half];
+        s2[lane] += s2[lane + half];
+        s3[lane] += s3[lane + half];
+      }
     }
-    for (int k = 0; k < 4; ++k) dots[4 * i + k] += total[k];
+    dots[4 * i] += s0[0];
+    dots[4 * i + 1] += s1[0];
+    dots[4 * i + 2] += s2[0];
+    dots[4 * i + 3] += s3[0];
   }
 }
 

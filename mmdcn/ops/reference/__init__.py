@@ -4,6 +4,7 @@ They define the meaning of each operator, serve as the oracle of the tests, and 
 native kernel does: any device, any torch. float16 and bfloat16 are computed in float32.
 """
 
+from .dcnv3 import dcnv3, dcnv4
 from .deform_conv import deform_conv2d, modulated_deform_conv2d
 
-__all__ = ["deform_conv2d", "modulated_deform_conv2d"]
+__all__ = ["dcnv3", "dcnv4", "deform_conv2d", "modulated_deform_conv2d"]

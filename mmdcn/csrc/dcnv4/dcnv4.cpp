@@ -1,0 +1,12 @@
+#include "common/tensor.h"
+
+STABLE_TORCH_LIBRARY_FRAGMENT(mmdcn, m) {
+  m.def(
+      "dcnv4(Tensor input, Tensor offset_mask, int[] kernel_size, int[] stride, int[] padding, "
+      "int[] dilation, int groups, float offset_scale, bool remove_center) -> Tensor");
+  // An input gradient that is not needed comes back as an empty tensor.
+  m.def(
+      "dcnv4_backward(Tensor grad_output, Tensor input, Tensor offset_mask, int[] kernel_size, "
+      "int[] stride, int[] padding, int[] dilation, int groups, float offset_scale, "
+      "bool remove_center, bool need_input) -> (Tensor, Tensor)");
+}
