@@ -24,10 +24,11 @@ def build(cfg, device="cpu"):
 
 
 @pytest.mark.parametrize("path", ALL, ids=name)
-def test_builds_and_imports_the_package(path):
+def test_builds_and_imports_what_it_names(path):
     cfg = Config.fromfile(path)
-    assert any(module.startswith("mmdcn.") for module in cfg.custom_imports.imports)
-    assert cfg.custom_imports.allow_failed_imports is False
+    if "mmdcn." in str(cfg.to_dict()):
+        assert any(module.startswith("mmdcn.") for module in cfg.custom_imports.imports)
+        assert cfg.custom_imports.allow_failed_imports is False
     model = build(cfg, "meta")
     assert sum(p.numel() for p in model.parameters()) > 0
 

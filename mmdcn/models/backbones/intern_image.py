@@ -18,7 +18,7 @@ from torch.utils.checkpoint import checkpoint
 
 from mmdcn.models.backbones.intern_image_archs import FLASH_INTERN_IMAGE, INTERN_IMAGE
 from mmdcn.models.pretrained import load_backbone_weights
-from mmdcn.ops import DCNv3, DCNv4
+from mmdcn.ops.modules import DCNv3, DCNv4
 from mmdcn.ops.modules.layers import build_act_layer, build_norm_layer
 from mmdcn.registry import MODELS
 

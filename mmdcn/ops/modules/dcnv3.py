@@ -61,7 +61,7 @@ class DCNv3(nn.Module):
         self.offset_scale = offset_scale
         self.center_feature_scale = center_feature_scale
         self.remove_center = remove_center
-        self.points = kernel_size**2 - remove_center
+        points = kernel_size**2 - remove_center
 
         dw_kernel_size = dw_kernel_size or kernel_size
         self.to_channels_first = ToChannelsFirst()
@@ -76,8 +76,8 @@ class DCNv3(nn.Module):
             build_norm_layer(channels, norm_layer, "channels_first", "channels_last"),
             build_act_layer(act_layer),
         )
-        self.offset = nn.Linear(channels, group * self.points * 2)
-        self.mask = nn.Linear(channels, group * self.points)
+        self.offset = nn.Linear(channels, group * points * 2)
+        self.mask = nn.Linear(channels, group * points)
         self.input_proj = nn.Linear(channels, channels)
         self.output_proj = nn.Linear(channels, channels)
         if center_feature_scale:
@@ -101,12 +101,10 @@ class DCNv3(nn.Module):
         """``(N, H, W, C)`` -> ``(N, Ho, Wo, C)``."""
         value = self.input_proj(input)
         query = self.dw_conv(self.to_channels_first(input))
-        mask = self.mask(query).unflatten(-1, (self.group, self.points))
-        mask = mask.softmax(-1).flatten(-2).type_as(value)
         output = dcnv3(
             value,
             self.offset(query),
-            mask,
+            self.mask(query),
             kernel_size=self.kernel_size,
             stride=self.stride,
             padding=self.pad,
@@ -114,6 +112,7 @@ class DCNv3(nn.Module):
             groups=self.group,
             offset_scale=self.offset_scale,
             remove_center=self.remove_center,
+            mask_softmax=True,
         )
         if self.center_feature_scale:
             gate = F.linear(
