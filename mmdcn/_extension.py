@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 import warnings
 from pathlib import Path
 
@@ -10,6 +11,8 @@ import torch
 
 _MIN_TORCH = (2, 10)
 _LIBRARIES = {"cpu": "_C.so", "cuda": "_C_cuda.so"}
+# Another build than the installed one, for example with sanitizers.
+_FOLDER = Path(os.environ.get("MMDCN_LIBRARY_DIR") or Path(__file__).parent)
 
 
 def _torch_version() -> tuple[int, int]:
@@ -21,9 +24,9 @@ def _load(device_type: str) -> str | None:
     """Load the library of a device type; return why it is not available, None when it is."""
     if device_type not in _LIBRARIES:
         return f"mmdcn has no native kernels for device type '{device_type}'"
-    path = Path(__file__).with_name(_LIBRARIES[device_type])
+    path = _FOLDER / _LIBRARIES[device_type]
     if not path.exists():
-        return f"{path.name} was not built"
+        return f"{path} does not exist"
     if _torch_version() < _MIN_TORCH:
         return f"it needs torch >= 2.10, found {torch.__version__}"
     if device_type == "cuda" and (not torch.version.cuda or _missing["cpu"]):

@@ -35,6 +35,11 @@ def check_dim(tensor: Tensor, name: str, dim: int) -> None:
         )
 
 
+def check_pixels(height: int, width: int) -> None:
+    if height <= 0 or width <= 0:
+        raise ValueError(f"input: expected at least one pixel, got {height}x{width}")
+
+
 def check_shape(tensor: Tensor, name: str, shape: tuple[int, ...]) -> None:
     if tensor.dim() != len(shape) or any(a != b for a, b in zip(tensor.shape, shape, strict=True)):
         raise ValueError(f"{name}: expected shape {shape}, got {tuple(tensor.shape)}")

@@ -20,6 +20,7 @@ from ._arguments import (
     check_floating,
     check_like,
     check_pair,
+    check_pixels,
     check_shape,
     conv_out_size,
     pair,
@@ -140,6 +141,7 @@ def check_arguments(
     if kh <= 0 or kw <= 0:
         raise ValueError(f"weight: expected a non-empty kernel, got {kh}x{kw}")
     check_shape(weight, "weight", (out_channels, channels // groups, kh, kw))
+    check_pixels(height, width)
     out_h = conv_out_size(height, kh, stride[0], padding[0], dilation[0])
     out_w = conv_out_size(width, kw, stride[1], padding[1], dilation[1])
     points = deform_groups * kh * kw
@@ -363,14 +365,6 @@ class _OffsetBranch:
         if hasattr(self, "conv_offset"):  # not yet in the base class's constructor
             nn.init.zeros_(self.conv_offset.weight)
             nn.init.zeros_(self.conv_offset.bias)
-
-    def _load_from_state_dict(self, state_dict, prefix, *args, **kwargs) -> None:
-        # Checkpoints before mmcv 1.0 keep the branch beside the layer: "conv2_offset.weight".
-        for name in ("weight", "bias"):
-            old, new = f"{prefix[:-1]}_offset.{name}", f"{prefix}conv_offset.{name}"
-            if prefix and old in state_dict and new not in state_dict:
-                state_dict[new] = state_dict.pop(old)
-        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
 
 class DeformConv2dPack(_OffsetBranch, DeformConv2d):

@@ -7,7 +7,6 @@
 #include <torch/headeronly/core/ScalarType.h>
 
 #include <cstdint>
-#include <limits>
 #include <optional>
 #include <string>
 #include <vector>
@@ -79,10 +78,12 @@ inline int64_t conv_out_size(int64_t size, int64_t kernel, int64_t stride, int64
   return span / stride + 1;
 }
 
-// Kernels index the pixels of one image with 32 bits.
+// Kernels index the pixels of one image, and a row beyond it, with 32 bits.
 inline void check_map_size(int64_t height, int64_t width) {
-  STD_TORCH_CHECK(height * width < std::numeric_limits<int32_t>::max(),
-                  "input: expected fewer than 2^31 pixels in an image, got ", height, "x", width);
+  STD_TORCH_CHECK(height > 0 && width > 0, "input: expected at least one pixel, got ", height, "x",
+                  width);
+  STD_TORCH_CHECK(height < (1 << 30) && width < (1 << 30) && height * width < (1 << 30),
+                  "input: expected fewer than 2^30 pixels in an image, got ", height, "x", width);
 }
 
 inline bool is_channels_last(const Tensor& t) {

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from .._arguments import pair
+from .._autocast import cast_once
 from .sampling import bilinear_sample, compute_dtype
 
 
@@ -46,6 +47,7 @@ def modulated_deform_conv2d(
     )
 
 
+@cast_once
 def _deform_conv2d(
     input, offset, mask, weight, bias, stride, padding, dilation, groups, deform_groups
 ) -> Tensor:
@@ -70,12 +72,14 @@ def _deform_conv2d(
     y = shift[..., 0, :, :] + axis(kh, dh, height, sh, ph)[:, None, :, None]
     x = shift[..., 1, :, :] + axis(kw, dw, width, sw, pw)[None, :, None, :]
 
-    maps = input.to(dtype).reshape(batch * deform_groups, -1, *input.shape[2:])
+    maps = input.to(dtype).reshape(
+        batch * deform_groups, channels // deform_groups, *input.shape[2:]
+    )
     columns = bilinear_sample(
-        maps, y.reshape(batch * deform_groups, -1), x.reshape(batch * deform_groups, -1)
+        maps, y.reshape(maps.shape[0], taps * pixels), x.reshape(maps.shape[0], taps * pixels)
     )
     if mask is not None:
-        columns = columns * mask.to(dtype).reshape(batch * deform_groups, 1, -1)
+        columns = columns * mask.to(dtype).reshape(maps.shape[0], 1, taps * pixels)
     columns = columns.reshape(batch, groups, channels // groups, taps, pixels)
     kernel = weight.to(dtype).reshape(groups, out_channels // groups, channels // groups, taps)
     out = torch.einsum("ngckp,gock->ngop", columns, kernel)
