@@ -332,6 +332,34 @@ def test_checkpointing_gives_the_same_gradients(name):
     assert all(torch.equal(a, b) for a, b in zip(*grads, strict=True))
 
 
+@pytest.mark.parametrize("name", ["InternImage", "FlashInternImage"])
+def test_autocast_stays_close_and_trains(name):
+    torch.manual_seed(0)
+    model = build(name, **NARROW, drop_path_rate=0.0)
+    randomise(model)
+    image = torch.randn(2, 3, 64, 64)
+    expected = model(image)
+    with torch.autocast("cpu", torch.bfloat16):
+        outputs = model(image)
+    for actual, plain in zip(outputs, expected, strict=True):
+        assert (actual - plain).norm() < 0.05 * plain.norm()
+    sum(o.float().square().mean() for o in outputs).backward()
+    assert all(p.grad.dtype == torch.float32 and p.grad.any() for p in model.parameters())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["InternImage", "FlashInternImage"])
+def test_compiles_as_one_graph(name):
+    torch.manual_seed(0)
+    model = build(name, **{**NARROW, "depths": (1, 1, 1, 1)}).eval()
+    randomise(model)
+    image = torch.randn(1, 3, 64, 96)
+    with torch.no_grad():
+        compiled = torch.compile(model, fullgraph=True)(image)
+        for actual, eager in zip(compiled, model(image), strict=True):
+            torch.testing.assert_close(actual, eager, rtol=1e-4, atol=1e-4)
+
+
 def test_out_indices():
     image = torch.randn(1, 3, 64, 64)
     model = build(**NARROW).eval()
