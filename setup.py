@@ -35,7 +35,7 @@ MIN_TORCH = (2, 10)
 STABLE_ABI_FLAGS = ["-DTORCH_TARGET_VERSION=0x020a000000000000", "-DTORCH_STABLE_ONLY"]
 # Without errno and traps of scalar maths the loops over sampling points vectorise.
 MATH_FLAGS = ["-fno-math-errno", "-fno-trapping-math"]
-CXX_FLAGS = ["-O3", "-g0", "-std=c++20", "-fvisibility=hidden", "-Wall", *MATH_FLAGS, *STABLE_ABI_FLAGS]
+CXX_FLAGS = ["-O3", "-g0", "-std=c++20", "-fvisibility=hidden", "-Wall", "-Wno-psabi", *MATH_FLAGS, *STABLE_ABI_FLAGS]
 
 
 class BuildError(RuntimeError):

@@ -21,29 +21,46 @@ struct Corners {
   T ly, lx;
 };
 
-// Branch-free so that a loop over points vectorises. Comparisons are false for NaN, hence a
-// non-finite coordinate has four missing neighbours like any point outside the map.
+// One axis: the two neighbours at start and start + 1, their weights (0 when missing), and masks
+// with all bits set for a neighbour inside [0, size).
+template <typename T>
+struct Axis {
+  int32_t start, low_mask, high_mask;
+  T low, high, fraction;
+};
+
+// Free of branches, so that a loop over points vectorises. A position at or beyond the border pixel's
+// far neighbour, and NaN, for which every comparison is false, has no neighbours.
+template <typename T>
+MMDCN_HOST_DEVICE Axis<T> bilinear_axis(T position, int32_t size) {
+  T p = position > T(-1) ? position : T(-2);
+  p = p < static_cast<T>(size) ? p : static_cast<T>(size);
+  const T floor = std::floor(p);
+  Axis<T> a;
+  a.start = static_cast<int32_t>(floor);
+  a.fraction = p - floor;
+  a.low_mask = (a.start >> 31 | (size - 1 - a.start) >> 31) ^ -1;
+  a.high_mask = ((a.start + 1) >> 31 | (size - 2 - a.start) >> 31) ^ -1;
+  a.low = a.low_mask ? T(1) - a.fraction : T(0);
+  a.high = a.high_mask ? a.fraction : T(0);
+  return a;
+}
+
 template <typename T>
 MMDCN_HOST_DEVICE Corners<T> bilinear_corners(T y, T x, int32_t height, int32_t width) {
-  const bool inside = (y > T(-1)) & (y < T(height)) & (x > T(-1)) & (x < T(width));
-  const T ys = inside ? y : T(0), xs = inside ? x : T(0);
-  const T fy = std::floor(ys), fx = std::floor(xs);
-  const int32_t y0 = static_cast<int32_t>(fy), x0 = static_cast<int32_t>(fx);
-  const bool top = inside & (y0 >= 0), bottom = inside & (y0 + 1 < height);
-  const bool left = x0 >= 0, right = x0 + 1 < width;
-  const int32_t base = y0 * width + x0;
+  const Axis<T> v = bilinear_axis(y, height), h = bilinear_axis(x, width);
+  const int32_t base = v.start * width + h.start;
   Corners<T> p;
-  p.ly = ys - fy;
-  p.lx = xs - fx;
-  const T hy = T(1) - p.ly, hx = T(1) - p.lx;
-  p.i00 = (top & left) ? base : -1;
-  p.i01 = (top & right) ? base + 1 : -1;
-  p.i10 = (bottom & left) ? base + width : -1;
-  p.i11 = (bottom & right) ? base + width + 1 : -1;
-  p.w00 = (top & left) ? hy * hx : T(0);
-  p.w01 = (top & right) ? hy * p.lx : T(0);
-  p.w10 = (bottom & left) ? p.ly * hx : T(0);
-  p.w11 = (bottom & right) ? p.ly * p.lx : T(0);
+  p.i00 = base | ~(v.low_mask & h.low_mask);
+  p.i01 = (base + 1) | ~(v.low_mask & h.high_mask);
+  p.i10 = (base + width) | ~(v.high_mask & h.low_mask);
+  p.i11 = (base + width + 1) | ~(v.high_mask & h.high_mask);
+  p.w00 = v.low * h.low;
+  p.w01 = v.low * h.high;
+  p.w10 = v.high * h.low;
+  p.w11 = v.high * h.high;
+  p.ly = v.fraction;
+  p.lx = h.fraction;
   return p;
 }
 

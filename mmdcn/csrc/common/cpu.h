@@ -20,6 +20,13 @@
 #define MMDCN_CLONES
 #endif
 
+// Before a loop whose iterations are independent, which the compiler cannot know.
+#if defined(__clang__)
+#define MMDCN_INDEPENDENT _Pragma("clang loop vectorize(assume_safety)")
+#else
+#define MMDCN_INDEPENDENT _Pragma("GCC ivdep")
+#endif
+
 #define MMDCN_INLINE inline __attribute__((always_inline))
 
 namespace mmdcn {

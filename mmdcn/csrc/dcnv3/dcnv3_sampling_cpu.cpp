@@ -7,10 +7,14 @@
 #include "common/bilinear.h"
 #include "common/cpu.h"
 #include "common/math.h"
+#include "common/simd.h"
 #include "dcnv3/dcnv3.h"
 
 namespace mmdcn {
 namespace {
+
+template <int N>
+using Int = std::integral_constant<int, N>;
 
 constexpr int64_t kBlockPoints = 1024;
 
@@ -96,6 +100,7 @@ MMDCN_INLINE void locate_block(const DCNv3Shape& s, const Grid<T>& grid,
   const int64_t stride = block.capacity;
   int32_t* __restrict index = block.index.get();
   T* __restrict value = block.value.get();
+  MMDCN_INDEPENDENT
   for (int64_t j = 0; j < at; ++j) {
     const T w = value[kTapWeight * stride + j];
     const Corners<T> p =
@@ -113,21 +118,26 @@ MMDCN_INLINE void locate_block(const DCNv3Shape& s, const Grid<T>& grid,
   }
 }
 
-// One (pixel, group): kChunk channels from `channel` on.
-template <int kChunk, typename S, typename T>
+// One (pixel, group): kVectors vectors of N channels from `channel` on.
+template <int kVectors, int N, typename S, typename T>
 MMDCN_INLINE void aggregate_chunk(int64_t taps, const S* image, int64_t channels, int64_t channel,
                                   const S* zeros, const int32_t* index, const T* weight,
                                   int64_t stride, S* out) {
-  T sum[kChunk] = {};
+  Vec<T, N> sum[4][kVectors] = {};  // a chain of additions per corner
   for (int64_t k = 0; k < taps; ++k) {
+#pragma GCC unroll 4
     for (int corner = 0; corner < 4; ++corner) {
       const int64_t at = index[corner * stride + k];
-      const S* __restrict row = at >= 0 ? image + at * channels + channel : zeros;
+      const S* row = at >= 0 ? image + at * channels + channel : zeros;
       const T w = weight[corner * stride + k];
-      for (int c = 0; c < kChunk; ++c) sum[c] += w * to_compute(row[c]);
+#pragma GCC unroll 4
+      for (int v = 0; v < kVectors; ++v) sum[corner][v] += w * load_vec<N>(row + v * N);
     }
   }
-  for (int c = 0; c < kChunk; ++c) out[channel + c] = convert<S>(sum[c]);
+#pragma GCC unroll 4
+  for (int v = 0; v < kVectors; ++v) {
+    store_vec<N>(out + channel + v * N, (sum[0][v] + sum[1][v]) + (sum[2][v] + sum[3][v]));
+  }
 }
 
 template <typename S, typename T>
@@ -141,18 +151,17 @@ MMDCN_INLINE void aggregate_impl(const DCNv3Shape& s, const S* image, const S* z
       const T* weight = block.value.get() + at;
       int64_t c = g * size;
       const int64_t end = c + size;
-      for (; c + 32 <= end; c += 32) {
-        aggregate_chunk<32>(taps, image, s.channels, c, zeros, index, weight, block.capacity, out);
-      }
-      for (; c + 16 <= end; c += 16) {
-        aggregate_chunk<16>(taps, image, s.channels, c, zeros, index, weight, block.capacity, out);
-      }
-      for (; c + 4 <= end; c += 4) {
-        aggregate_chunk<4>(taps, image, s.channels, c, zeros, index, weight, block.capacity, out);
-      }
-      for (; c < end; ++c) {
-        aggregate_chunk<1>(taps, image, s.channels, c, zeros, index, weight, block.capacity, out);
-      }
+      const auto run = [&](auto vectors, auto lanes) __attribute__((always_inline)) {
+        constexpr int kVectors = vectors, kSize = kVectors * lanes;
+        for (; c + kSize <= end; c += kSize) {
+          aggregate_chunk<kVectors, lanes>(taps, image, s.channels, c, zeros, index, weight,
+                                           block.capacity, out);
+        }
+      };
+      run(Int<32 / kLanes<S>>{}, Int<kLanes<S>>{});
+      run(Int<16 / kLanes<S>>{}, Int<kLanes<S>>{});
+      run(Int<1>{}, Int<4>{});
+      run(Int<1>{}, Int<1>{});
     }
   }
 }
@@ -161,23 +170,15 @@ MMDCN_INLINE void aggregate_impl(const DCNv3Shape& s, const S* image, const S* z
 // is not null, the gradient added to them.
 template <int kChunk, typename S, typename T>
 MMDCN_INLINE void point_chunk(const S* const* rows, T* const* grad_rows, const T* weights,
-                              const T* __restrict grad, int64_t c, T* dots) {
-  T products[4][kChunk];
+                              const T* grad, int64_t c, T* dots) {
+  const Vec<T, kChunk> g = load_vec<kChunk>(grad + c);
+#pragma GCC unroll 4
   for (int corner = 0; corner < 4; ++corner) {
-    const S* __restrict row = rows[corner] + c;
-    for (int l = 0; l < kChunk; ++l) products[corner][l] = grad[c + l] * to_compute(row[l]);
-  }
-  for (int corner = 0; corner < 4; ++corner) {
+    dots[corner] += sum_lanes<T, kChunk>(g * load_vec<kChunk>(rows[corner] + c));
     if (!grad_rows[corner]) continue;
-    T* __restrict out = grad_rows[corner] + c;
-    for (int l = 0; l < kChunk; ++l) out[l] += weights[corner] * grad[c + l];
+    T* const out = grad_rows[corner] + c;
+    store_vec<kChunk>(out, load_vec<kChunk>(out) + weights[corner] * g);
   }
-  for (int width = kChunk / 2; width > 0; width /= 2) {
-    for (int corner = 0; corner < 4; ++corner) {
-      for (int l = 0; l < width; ++l) products[corner][l] += products[corner][l + width];
-    }
-  }
-  for (int corner = 0; corner < 4; ++corner) dots[corner] += products[corner][0];
 }
 
 // A block of pixels of one group. grads: the block's gradients of (dx, dy, weight) a point.

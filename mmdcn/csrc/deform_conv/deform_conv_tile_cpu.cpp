@@ -38,6 +38,7 @@ MMDCN_INLINE void locate_impl(int64_t count, const T* __restrict ys, const T* __
                               const S* __restrict mask, int32_t height, int32_t width,
                               Window window, int32_t* __restrict index, T* __restrict value,
                               int64_t stride) {
+  MMDCN_INDEPENDENT
   for (int64_t i = 0; i < count; ++i) {
     const Corners<T> p = bilinear_corners(ys[i] + tap_y + to_compute(dy[i]),
                                           xs[i] + tap_x + to_compute(dx[i]), height, width);
