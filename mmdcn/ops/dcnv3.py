@@ -20,6 +20,7 @@ from ._arguments import (
     check_floating,
     check_like,
     check_pair,
+    check_pixels,
     check_shape,
     conv_out_size,
     pair,
@@ -109,6 +110,7 @@ def check_window(
         )
     batch, height, width, channels = input.shape
     check_divisor(groups, "groups", channels, "input channels")
+    check_pixels(height, width)
     out_h = conv_out_size(height, kh, stride[0], padding[0], dilation[0])
     out_w = conv_out_size(width, kw, stride[1], padding[1], dilation[1])
     return (batch, out_h, out_w), kh * kw - bool(remove_center)

@@ -8,9 +8,11 @@ import torch
 from torch import Tensor
 
 from .._arguments import pair
+from .._autocast import cast_once
 from .sampling import bilinear_sample, compute_dtype
 
 
+@cast_once
 def dcnv3(
     input: Tensor,
     offset: Tensor,
@@ -30,13 +32,15 @@ def dcnv3(
     window = _pairs(kernel_size, stride, padding, dilation)
     check_dcnv3(input, offset, mask, *window, groups, offset_scale, remove_center)
     dtype = compute_dtype(input.dtype)
-    offset = offset.to(dtype).unflatten(-1, (groups, -1, 2))
-    mask = mask.to(dtype).unflatten(-1, (groups, -1))
+    taps = mask.shape[-1] // groups
+    offset = offset.to(dtype).unflatten(-1, (groups, taps, 2))
+    mask = mask.to(dtype).unflatten(-1, (groups, taps))
     if mask_softmax:
         mask = mask.softmax(-1)
     return _aggregate(input, offset, mask, *window, offset_scale, remove_center)
 
 
+@cast_once
 def dcnv4(
     input: Tensor,
     offset_mask: Tensor,
@@ -96,7 +100,8 @@ def _aggregate(
     def by_group(points):  # (N, Ho, Wo, G, P) -> (N G, Ho Wo P)
         return points.permute(0, 3, 1, 2, 4).reshape(batch * groups, out_h * out_w * taps)
 
-    maps = input.to(dtype).permute(0, 3, 1, 2).reshape(batch * groups, -1, height, width)
+    maps = input.to(dtype).permute(0, 3, 1, 2)
+    maps = maps.reshape(batch * groups, channels // groups, height, width)
     samples = bilinear_sample(maps, by_group(y), by_group(x)) * by_group(mask)[:, None]
     out = samples.reshape(batch, channels, out_h, out_w, taps).sum(-1)
     return out.permute(0, 2, 3, 1).contiguous().to(input.dtype)

@@ -1,0 +1,311 @@
+"""dcnv3 and dcnv4."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import strategies as st
+from operator_suite import (
+    TOLERANCE,
+    OperatorSuite,
+    assert_close,
+    assert_equal,
+    cast,
+    fractions,
+    native_only,
+)
+from oracle import bilinear, out_size, pair
+
+from mmdcn import ops
+from mmdcn.ops import reference
+
+
+def taps_of(kernel, remove_center):
+    """(row, column) of the taps in their order: width outer, height inner."""
+    kh, kw = kernel
+    taps = [(j, i) for i in range(kw) for j in range(kh)]
+    if remove_center:
+        taps.remove((kh // 2, kw // 2))
+    return taps
+
+
+def dcnv3_oracle(
+    input, offset, mask, kernel_size, stride, padding, dilation, groups, offset_scale,
+    remove_center, mask_softmax=False,
+):  # fmt: skip
+    (kh, kw), (sh, sw) = pair(kernel_size), pair(stride)
+    (ph, pw), (dh, dw) = pair(padding), pair(dilation)
+    taps = taps_of((kh, kw), remove_center)
+    batch, height, width, channels = input.shape
+    out = np.zeros(
+        (batch, out_size(height, kh, sh, ph, dh), out_size(width, kw, sw, pw, dw), channels)
+    )
+    centre_y, centre_x = dh * (kh - 1) // 2, dw * (kw - 1) // 2
+    for n, y, x, c in np.ndindex(*out.shape):
+        first = c // (channels // groups) * len(taps)
+        weights = mask[n, y, x, first : first + len(taps)]
+        if mask_softmax:
+            weights = np.exp(weights) / np.exp(weights).sum()
+        for k, (j, i) in enumerate(taps):
+            dx, dy = offset[n, y, x, 2 * (first + k) : 2 * (first + k) + 2]
+            at_y = y * sh - ph + centre_y + (j * dh - centre_y + dy) * offset_scale
+            at_x = x * sw - pw + centre_x + (i * dw - centre_x + dx) * offset_scale
+            out[n, y, x, c] += weights[k] * bilinear(input[n, :, :, c], at_y, at_x)
+    return out
+
+
+def dcnv4_oracle(input, offset_mask, groups, **options):
+    per_group = 3 * len(taps_of(pair(options["kernel_size"]), options["remove_center"]))
+    offsets, weights = [], []
+    for g in range(groups):
+        own = offset_mask[..., g * per_group : (g + 1) * per_group]
+        offsets.append(own[..., : per_group // 3 * 2])
+        weights.append(own[..., per_group // 3 * 2 :])
+    offset, mask = np.concatenate(offsets, -1), np.concatenate(weights, -1)
+    return dcnv3_oracle(input, offset, mask, groups=groups, **options)
+
+
+class AggregationSuite(OperatorSuite):
+    """What the two operators share."""
+
+    tiny = {
+        "plain": dict(),
+        "asymmetric": dict(batch=2, size=(4, 5), channels=6, groups=3, kernel=(3, 2), stride=(2, 1),
+                           padding=(1, 2), dilation=(1, 2)),
+        "remove_center": dict(remove_center=True, scale=0.7),
+        "even_kernel": dict(kernel=(2, 4), padding=(1, 2), scale=2.0),
+        "dilated": dict(size=(5, 4), kernel=(3, 1), dilation=(2, 1), padding=(2, 0), scale=1.5),
+        "1x1": dict(kernel=(1, 1), padding=0, stride=2, groups=1),
+    }  # fmt: skip
+    cases = {
+        "empty_batch": dict(batch=0),
+        "batch_33": dict(batch=33, channels=16, groups=2),
+        "batch_504": dict(batch=504, size=(3, 4), channels=16, groups=1),
+        "1_channel_a_group": dict(channels=5, groups=5, size=(9, 7)),
+        "3_channels_a_group": dict(channels=12, groups=4, size=(9, 7)),
+        "8_channels_a_group": dict(channels=32, groups=4, size=(13, 9)),
+        "16_channels_a_group": dict(channels=64, groups=4, size=(13, 9), stride=2),
+        "33_channels_a_group": dict(channels=66, groups=2, size=(7, 8)),
+        "80_groups": dict(batch=2, channels=1280, groups=80, size=(5, 4)),
+        "5x5": dict(channels=16, groups=2, size=(11, 12), kernel=(5, 5), padding=2),
+        "7x7": dict(channels=8, groups=1, size=(11, 12), kernel=(7, 7), padding=3, stride=2),
+        "remove_center": dict(channels=16, groups=2, size=(8, 9), remove_center=True),
+        "even_kernel": dict(channels=16, groups=2, size=(8, 9), kernel=(4, 2), stride=2, scale=2.0),
+        "asymmetric": dict(batch=2, size=(12, 9), channels=24, groups=3, kernel=(3, 2),
+                           stride=(2, 1), padding=(1, 2), dilation=(1, 2), scale=0.5),
+        "far": dict(channels=16, groups=2, size=(9, 11), reach=20),
+        "integer_offsets": dict(channels=16, groups=2, size=(9, 11), whole=True),
+        "many_pixels": dict(channels=4, groups=1, size=(70, 61)),
+    }  # fmt: skip
+    large = dict(batch=3, channels=24, groups=3, size=(41, 37), kernel=(3, 2), stride=(2, 3),
+                 reach=1, scale=1.5)  # fmt: skip
+    errors = {
+        "input_dim": (dict(input=lambda a: a["input"][0]), "input: expected a 4-dimensional"),
+        "input_dtype": (dict(input=lambda a: a["input"].int()), "input: expected dtype float64"),
+        "input_no_channels": (dict(input=lambda a: a["input"][..., :0]),
+                              "groups: expected a divisor"),
+        "input_without_pixels": (
+            dict(padding=2, input=lambda a: a["input"][:, :0]),
+            "input: expected at least one pixel, got 0x5",
+        ),
+        "input_too_small": (dict(padding=0, input=lambda a: a["input"][:, :2]),
+                            "input: expected a padded size of at least .* kernel size 3, got 2"),
+        "kernel_zero": (dict(kernel_size=0), "kernel_size: expected"),
+        "kernel_length": (dict(kernel_size=(3, 3, 3)), "kernel_size: expected"),
+        "stride_zero": (dict(stride=0), "stride: expected"),
+        "padding_negative": (dict(padding=(0, -1)), "padding: expected"),
+        "dilation_zero": (dict(dilation=(0, 1)), "dilation: expected"),
+        "groups_zero": (dict(groups=0), "groups: expected a positive number, got 0"),
+        "groups": (dict(groups=3), "groups: expected a divisor of the 4 input channels, got 3"),
+        "scale_nan": (dict(offset_scale=float("nan")), "offset_scale: expected a finite number"),
+        "scale_inf": (dict(offset_scale=float("inf")), "offset_scale: expected a finite number"),
+        "even_without_center": (
+            dict(kernel_size=(3, 2), remove_center=True),
+            "remove_center: expected an odd kernel_size",
+        ),
+        "1x1_without_center": (
+            dict(kernel_size=1, remove_center=True),
+            "remove_center: expected an odd kernel_size of more than one tap",
+        ),
+    }  # fmt: skip
+
+    def make_parts(
+        self, seed=0, batch=1, channels=4, size=(4, 5), kernel=(3, 3), stride=1, padding=1,
+        dilation=1, groups=2, scale=1.0, remove_center=False, reach=3, whole=False,
+    ):  # fmt: skip
+        """Input, offsets (N, Ho, Wo, G, P, 2), weights (N, Ho, Wo, G, P) and the options."""
+        rng = np.random.default_rng(seed)
+        window = (kernel, pair(stride), pair(padding), pair(dilation))
+        out = [out_size(*values) for values in zip(size, *window, strict=True)]
+        taps = torch.tensor(taps_of(kernel, remove_center), dtype=torch.float64)[:, [1, 0]]
+        # From where a tap shall sample, relative to the window, to its offset.
+        step = torch.tensor([pair(dilation)[1], pair(dilation)[0]], dtype=torch.float64)
+        centre = (step * (torch.tensor([kernel[1], kernel[0]]) - 1) / 2).floor()
+        shift = fractions(rng, (batch, *out, groups, len(taps), 2), -reach, reach)
+        target = taps * step + (shift.round() if whole else shift)
+        offset = (target - centre) / scale + centre - taps * step
+        input = torch.from_numpy(rng.standard_normal((batch, *size, channels)))
+        weight = torch.from_numpy(rng.standard_normal(offset.shape[:-1]))
+        options = dict(
+            kernel_size=kernel,
+            stride=stride,
+            padding=padding,
+            dilation=dilation,
+            groups=groups,
+            offset_scale=scale,
+            remove_center=remove_center,
+        )
+        return input, offset, weight, options
+
+    def random_config(self, draw):
+        def ints(low, high):
+            return draw(st.tuples(st.integers(low, high), st.integers(low, high)))
+
+        kernel, dilation, padding = ints(1, 4), ints(1, 3), ints(0, 3)
+        smallest = [
+            max(1, d * (k - 1) + 1 - 2 * p)
+            for k, d, p in zip(kernel, dilation, padding, strict=True)
+        ]
+        extra, groups = ints(0, 8), draw(st.integers(1, 5))
+        odd = kernel[0] % 2 == kernel[1] % 2 == 1 and kernel != (1, 1)
+        whole = draw(st.booleans())
+        return dict(
+            seed=draw(st.integers(0, 2**16)),
+            batch=draw(st.integers(0, 3)),
+            channels=groups * draw(st.sampled_from([1, 2, 3, 4, 7, 8, 16, 17, 32])),
+            size=(smallest[0] + extra[0], smallest[1] + extra[1]),
+            kernel=kernel,
+            stride=ints(1, 3),
+            padding=padding,
+            dilation=dilation,
+            groups=groups,
+            # Whole positions stay exact with these scales only.
+            scale=draw(st.sampled_from([0.5, 1.0, 2.0] if whole else [0.3, 1.0, 1.7])),
+            remove_center=odd and draw(st.booleans()),
+            reach=draw(st.sampled_from([1, 3, 20])),
+            whole=whole,
+        )
+
+    def flops(self, args, output):
+        # A sample and output channel: four neighbours and its weight, two operations each.
+        # Backward: four dot products with the neighbours, four rows added to their gradients.
+        kh, kw = pair(args["kernel_size"])
+        samples = output.numel() * (kh * kw - args["remove_center"])
+        return 2 * 5 * samples, 2 * 8 * samples
+
+    @native_only
+    @pytest.mark.slow
+    def test_large_map_with_stride_2(self):
+        args = cast(self.make(size=(248, 456), channels=128, groups=8, stride=2), torch.float32)
+        actual, expected = self.run(self.function, args), self.run(self.reference, args)
+        assert_close(actual, expected, TOLERANCE[torch.float32])
+
+    @native_only
+    def test_zero_scale_ignores_the_offsets(self):
+        args = {**self.make(**self.large), "offset_scale": 0.0}
+        offsets = self.offsets(args)
+        expected = self.function(**args)
+        assert not self.offsets({**args, **self.run(self.function, args)}).any()
+        offsets.add_(1)
+        assert torch.equal(self.function(**args), expected)
+
+
+class TestDCNv3(AggregationSuite):
+    name = "dcnv3"
+    function = staticmethod(ops.dcnv3)
+    reference = staticmethod(reference.dcnv3)
+    oracle = staticmethod(dcnv3_oracle)
+    differentiable = ("input", "offset", "mask")
+    tiny = {**AggregationSuite.tiny, "softmax": dict(softmax=True)}
+    cases = {
+        **AggregationSuite.cases,
+        "softmax": dict(channels=32, groups=4, size=(9, 8), softmax=True),
+        "softmax_asymmetric": dict(AggregationSuite.cases["asymmetric"], softmax=True),
+    }
+    errors = {
+        **AggregationSuite.errors,
+        "offset_dim": (dict(offset=lambda a: a["offset"][0]), "offset: expected shape"),
+        "offset_batch": (dict(offset=lambda a: torch.cat([a["offset"]] * 2)),
+                         "offset: expected shape"),
+        "offset_channels": (dict(offset=lambda a: a["offset"][..., 2:]), "offset: expected shape"),
+        "offset_size": (dict(offset=lambda a: a["offset"][:, 1:]), "offset: expected shape"),
+        "offset_dtype": (dict(offset=lambda a: a["offset"].float()),
+                         "offset: expected the dtype of input"),
+        "mask_dim": (dict(mask=lambda a: a["mask"][0]), "mask: expected shape"),
+        "mask_channels": (dict(mask=lambda a: a["mask"][..., 1:]), "mask: expected shape"),
+        "mask_dtype": (dict(mask=lambda a: a["mask"].half()), "mask: expected the dtype of input"),
+        "groups_of_offset": (dict(groups=4), "offset: expected shape"),
+    }  # fmt: skip
+
+    def make(self, softmax=False, **config):
+        input, offset, weight, options = self.make_parts(**config)
+        args = dict(input=input, offset=offset.flatten(3), mask=weight.flatten(3), **options)
+        return {**args, "mask_softmax": softmax}
+
+    def random_config(self, draw):
+        return {**super().random_config(draw), "softmax": draw(st.booleans())}
+
+    def offsets(self, args):
+        return args["offset"].unflatten(-1, (-1, 2))
+
+    def test_softmax_option_is_a_softmax_beforehand(self, implementation):
+        args = self.make(**self.large, softmax=True)
+        args["mask"] *= 50  # large logits must not overflow
+        before = args["mask"].unflatten(-1, (args["groups"], -1)).softmax(-1).flatten(-2)
+        expected = implementation(**{**args, "mask": before, "mask_softmax": False})
+        assert_close({"": implementation(**args)}, {"": expected}, TOLERANCE[torch.float64])
+
+
+class TestDCNv4(AggregationSuite):
+    name = "dcnv4"
+    function = staticmethod(ops.dcnv4)
+    reference = staticmethod(reference.dcnv4)
+    oracle = staticmethod(dcnv4_oracle)
+    differentiable = ("input", "offset_mask")
+    tiny = {**AggregationSuite.tiny, "surplus": dict(surplus=2)}
+    cases = {
+        **AggregationSuite.cases,
+        "surplus": dict(channels=32, groups=4, size=(9, 8), surplus=4),
+    }
+    errors = {
+        **AggregationSuite.errors,
+        "offset_mask_dim": (dict(offset_mask=lambda a: a["offset_mask"][0]),
+                            "offset_mask: expected"),
+        "offset_mask_batch": (dict(offset_mask=lambda a: torch.cat([a["offset_mask"]] * 2)),
+                              "offset_mask: expected shape"),
+        "offset_mask_channels": (
+            dict(offset_mask=lambda a: a["offset_mask"][..., 1:]),
+            r"offset_mask: expected at least 54 channels .*, got 53",
+        ),
+        "offset_mask_size": (dict(offset_mask=lambda a: a["offset_mask"][:, 1:]),
+                             "offset_mask: expected shape"),
+        "offset_mask_dtype": (dict(offset_mask=lambda a: a["offset_mask"].float()),
+                              "offset_mask: expected the dtype of input"),
+        "groups_of_offset_mask": (dict(groups=4), "offset_mask: expected at least 108 channels"),
+    }  # fmt: skip
+
+    def make(self, surplus=0, **config):
+        input, offset, weight, options = self.make_parts(**config)
+        parts = torch.cat([offset.flatten(4), weight], -1).flatten(3)
+        offset_mask = torch.cat([parts, parts.new_ones(*parts.shape[:3], surplus)], -1)
+        return dict(input=input, offset_mask=offset_mask, **options)
+
+    def random_config(self, draw):
+        return {**super().random_config(draw), "surplus": draw(st.integers(0, 7))}
+
+    def offsets(self, args):
+        kh, kw = pair(args["kernel_size"])
+        groups, taps = args["groups"], kh * kw - args["remove_center"]
+        own = args["offset_mask"][..., : 3 * groups * taps].unflatten(-1, (groups, 3 * taps))
+        return own[..., : 2 * taps].unflatten(-1, (taps, 2))
+
+    def test_surplus_channels_do_not_matter(self, implementation):
+        args = self.make(**self.large, surplus=3)
+        expected = self.run(implementation, args)
+        assert not expected["offset_mask"][..., -3:].any()
+        args["offset_mask"][..., -3:] = float("nan")
+        assert_equal(self.run(implementation, args), expected)
+
+    @native_only
+    def test_equals_dcnv3_without_softmax(self):
+        dcnv3 = TestDCNv3().make(**self.large)
+        assert torch.equal(self.function(**self.make(**self.large)), ops.dcnv3(**dcnv3))
