@@ -75,7 +75,7 @@ def dcnv3(
             input, offset, mask, kernel_size, stride, padding, dilation, groups, offset_scale,
             remove_center, mask_softmax,
         )  # fmt: skip
-    return torch.ops.mmdcn.dcnv3(
+    return torch.ops.mmdcn.dcnv3.default(
         input,
         offset,
         mask,

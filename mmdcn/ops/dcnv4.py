@@ -54,7 +54,7 @@ def dcnv4(
             input, offset_mask, kernel_size, stride, padding, dilation, groups, offset_scale,
             remove_center,
         )  # fmt: skip
-    return torch.ops.mmdcn.dcnv4(
+    return torch.ops.mmdcn.dcnv4.default(
         input,
         offset_mask,
         pair(kernel_size, "kernel_size"),

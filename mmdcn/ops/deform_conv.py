@@ -102,7 +102,7 @@ def _deform_conv2d(
         return reference.deform_conv._deform_conv2d(
             input, offset, mask, weight, bias, stride, padding, dilation, groups, deform_groups
         )
-    return torch.ops.mmdcn.deform_conv2d(
+    return torch.ops.mmdcn.deform_conv2d.default(
         input,
         offset,
         mask,
