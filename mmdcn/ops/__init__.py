@@ -10,14 +10,24 @@ from .deform_conv import (
     deform_conv2d,
     modulated_deform_conv2d,
 )
+from .deform_roi_pool import (
+    DeformRoIPool,
+    DeformRoIPoolPack,
+    ModulatedDeformRoIPoolPack,
+    deform_roi_pool,
+)
 
 __all__ = [
     "DeformConv2d",
     "DeformConv2dPack",
+    "DeformRoIPool",
+    "DeformRoIPoolPack",
     "ModulatedDeformConv2d",
     "ModulatedDeformConv2dPack",
+    "ModulatedDeformRoIPoolPack",
     "dcnv3",
     "dcnv4",
     "deform_conv2d",
+    "deform_roi_pool",
     "modulated_deform_conv2d",
 ]

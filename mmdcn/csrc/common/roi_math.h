@@ -13,7 +13,12 @@ MMDCN_HOST_DEVICE bool is_finite(T value) {
   return value - value == T(0);
 }
 
-// A RoI is a row (batch index, x1, y1, x2, y2). One with a coordinate that is not finite pools to 0.
+template <typename T>
+MMDCN_HOST_DEVICE T clamp_to(T value, T low, T high) {
+  return value < low ? low : value > high ? high : value;
+}
+
+// A RoI is a row (batch index, x1, y1, x2, y2). If a coordinate is not finite, it pools to 0.
 template <typename T>
 MMDCN_HOST_DEVICE bool roi_is_finite(const T* roi) {
   return is_finite(roi[1]) && is_finite(roi[2]) && is_finite(roi[3]) && is_finite(roi[4]);
@@ -29,8 +34,7 @@ struct AxisSample {
 
 template <typename T>
 MMDCN_HOST_DEVICE AxisSample<T> clamped_sample(T position, int32_t size) {
-  const T last = static_cast<T>(size - 1);
-  const T clamped = position < T(0) ? T(0) : position > last ? last : position;
+  const T clamped = clamp_to(position, T(0), static_cast<T>(size - 1));
   const bool inside = clamped == position;
   AxisSample<T> s;
   s.lo = static_cast<int32_t>(clamped);
@@ -50,8 +54,7 @@ struct PixelRange {
 template <typename T>
 MMDCN_HOST_DEVICE int64_t rounded_corner(T position) {
   constexpr T kLimit = T(1 << 30);
-  const T rounded = std::round(position);
-  return static_cast<int64_t>(rounded < -kLimit ? -kLimit : rounded > kLimit ? kLimit : rounded);
+  return static_cast<int64_t>(clamp_to(std::round(position), -kLimit, kLimit));
 }
 
 // Bin `bin` of `bins` of a box that starts at `start`: from floor(bin size / bins) up to
@@ -60,8 +63,8 @@ MMDCN_HOST_DEVICE PixelRange bin_pixels(int64_t bin, int64_t bins, int64_t start
                                         int64_t limit) {
   const int64_t begin = start + bin * size / bins;
   const int64_t end = start + ((bin + 1) * size + bins - 1) / bins;
-  return {static_cast<int32_t>(begin < 0 ? 0 : begin > limit ? limit : begin),
-          static_cast<int32_t>(end < 0 ? 0 : end > limit ? limit : end)};
+  return {static_cast<int32_t>(clamp_to(begin, int64_t{0}, limit)),
+          static_cast<int32_t>(clamp_to(end, int64_t{0}, limit))};
 }
 
 }  // namespace mmdcn

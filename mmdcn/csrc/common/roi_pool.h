@@ -42,7 +42,7 @@ inline RoiPoolShape roi_pool_shape(const Tensor& input, const Tensor& rois,
   check_pair(output_size, "output_size", 1);
   STD_TORCH_CHECK(spatial_scale > 0 && std::isfinite(spatial_scale),
                   "spatial_scale: expected a positive number, got ", spatial_scale);
-  RoiPoolShape s{input.size(0), input.size(2), input.size(3), rois.size(0),
+  RoiPoolShape s{input.size(0), input.size(2),  input.size(3), rois.size(0),
                  input.size(1), output_size[0], output_size[1]};
   STD_TORCH_CHECK(s.height > 0 && s.width > 0 && s.out_channels > 0,
                   "input: expected at least one channel and one pixel, got shape ",

@@ -113,15 +113,15 @@ MMDCN_INLINE void scatter_impl(const BinList<T>& b, const T* grad, T* grad_image
   }
 }
 
-#define MMDCN_ROI_POOL_LOOPS(T)                                                                   \
-  MMDCN_CLONES void pool(const BinList<T>& b, const T* image, T* values) {                        \
-    pool_impl(b, image, values);                                                                  \
-  }                                                                                               \
-  MMDCN_CLONES void contract(const BinList<T>& b, const T* image, const T* grad, T* sums) {       \
-    contract_impl(b, image, grad, sums);                                                          \
-  }                                                                                               \
-  MMDCN_CLONES void scatter(const BinList<T>& b, const T* grad, T* grad_image) {                  \
-    scatter_impl(b, grad, grad_image);                                                            \
+#define MMDCN_ROI_POOL_LOOPS(T)                                                             \
+  MMDCN_CLONES void pool(const BinList<T>& b, const T* image, T* values) {                  \
+    pool_impl(b, image, values);                                                            \
+  }                                                                                         \
+  MMDCN_CLONES void contract(const BinList<T>& b, const T* image, const T* grad, T* sums) { \
+    contract_impl(b, image, grad, sums);                                                    \
+  }                                                                                         \
+  MMDCN_CLONES void scatter(const BinList<T>& b, const T* grad, T* grad_image) {            \
+    scatter_impl(b, grad, grad_image);                                                      \
   }
 MMDCN_ROI_POOL_LOOPS(float)
 MMDCN_ROI_POOL_LOOPS(double)
@@ -163,21 +163,21 @@ class Items {
   // Calls f(item) with items shared out to threads, after start() on each of them.
   template <typename Start>
   void for_each(const Start& start) const {
-    torch::stable::parallel_for(
-        0, strips() * s_.cells() * s_.batch, 1, [&](int64_t begin, int64_t end) {
-          const auto work = start();
-          for (int64_t i = begin; i < end; ++i) {
-            Item item;
-            item.image = i % s_.batch;
-            item.cell = i / s_.batch % s_.cells();
-            item.strip = i / s_.batch / s_.cells();
-            item.offset_group = item.strip / group_strips_;
-            const int64_t first = item.strip % group_strips_ * kStrip;
-            item.channel = item.offset_group * group_channels_ + first;
-            item.size = std::min(kStrip, group_channels_ - first);
-            work(item);
-          }
-        });
+    torch::stable::parallel_for(0, strips() * s_.cells() * s_.batch, 1,
+                                [&](int64_t begin, int64_t end) {
+                                  const auto work = start();
+                                  for (int64_t i = begin; i < end; ++i) {
+                                    Item item;
+                                    item.image = i % s_.batch;
+                                    item.cell = i / s_.batch % s_.cells();
+                                    item.strip = i / s_.batch / s_.cells();
+                                    item.offset_group = item.strip / group_strips_;
+                                    const int64_t first = item.strip % group_strips_ * kStrip;
+                                    item.channel = item.offset_group * group_channels_ + first;
+                                    item.size = std::min(kStrip, group_channels_ - first);
+                                    work(item);
+                                  }
+                                });
   }
 
   const std::vector<int64_t>& rois(const Item& item) const { return rois_of_[item.image]; }
@@ -281,10 +281,10 @@ void load_bins(const RoiPoolShape& s, const Item& item, const std::vector<int32_
 }
 
 template <typename T>
-BinList<T> bin_list(const RoiPoolShape& s, const RoiPlan<T>& plan,
-                    const std::vector<int32_t>& bins, PixelRange rows) {
+BinList<T> bin_list(const RoiPoolShape& s, const RoiPlan<T>& plan, const std::vector<int32_t>& bins,
+                    PixelRange rows) {
   return {plan.taps.data(), plan.bins.data(), bins.data(), static_cast<int64_t>(bins.size()),
-          s.width, rows.begin};
+          s.width,          rows.begin};
 }
 
 // Calls f with a value of the storage type of a tensor that is computed in T.
@@ -397,10 +397,10 @@ RoiPoolGradients<T> roi_pool_backward(const RoiPoolShape& s, const Tensor& grad_
   return grads;
 }
 
-#define MMDCN_INSTANTIATE(T)                                                                     \
-  template Tensor roi_pool_forward<T>(const RoiPoolShape&, const Tensor&,                        \
-                                      const std::vector<RoiPlan<T>>&);                           \
-  template RoiPoolGradients<T> roi_pool_backward<T>(const RoiPoolShape&, const Tensor&,          \
+#define MMDCN_INSTANTIATE(T)                                                                       \
+  template Tensor roi_pool_forward<T>(const RoiPoolShape&, const Tensor&,                          \
+                                      const std::vector<RoiPlan<T>>&);                             \
+  template RoiPoolGradients<T> roi_pool_backward<T>(const RoiPoolShape&, const Tensor&,            \
                                                     const Tensor&, const std::vector<RoiPlan<T>>&, \
                                                     bool, bool);
 MMDCN_INSTANTIATE(float)

@@ -68,7 +68,8 @@ std::vector<RoiPlan<T>> make_plans(const RoiPoolShape& s, const T* rois, const F
   for (int64_t r = 0; r < s.rois; ++r) {
     const T index = rois[5 * r];
     STD_TORCH_CHECK(index >= 0 && index < static_cast<T>(s.batch),
-                    "rois: expected batch indices in [0, ", s.batch, "), got ", index, " in row ", r);
+                    "rois: expected batch indices in [0, ", s.batch, "), got ", index, " in row ",
+                    r);
     plans[r].image = static_cast<int64_t>(index);
   }
   constexpr int64_t kBlock = 8;

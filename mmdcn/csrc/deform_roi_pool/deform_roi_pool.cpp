@@ -8,8 +8,8 @@ DeformRoiPoolShape deform_roi_pool_shape(const Tensor& input, const Tensor& rois
                                          const std::vector<int64_t>& output_size,
                                          double spatial_scale, int64_t sampling_ratio,
                                          double gamma) {
-  const DeformRoiPoolShape s{roi_pool_shape(input, rois, output_size, spatial_scale),
-                             spatial_scale, gamma, sampling_ratio};
+  const DeformRoiPoolShape s{roi_pool_shape(input, rois, output_size, spatial_scale), spatial_scale,
+                             gamma, sampling_ratio};
   STD_TORCH_CHECK(sampling_ratio >= 0 && sampling_ratio <= kMaxSamplingRatio,
                   "sampling_ratio: expected an integer in [0, ", kMaxSamplingRatio, "], got ",
                   sampling_ratio);

@@ -12,8 +12,8 @@ struct Axes {
                           s.sampling_ratio, s.height)),
         x(deform_roi_axis(roi[1], roi[3], static_cast<T>(s.spatial_scale), s.out_w,
                           s.sampling_ratio, s.width)),
-        finite(is_finite(x.start) && is_finite(y.start) && is_finite(x.size) &&
-               is_finite(y.size)) {}
+        finite(is_finite(x.start) && is_finite(y.start) && is_finite(x.size) && is_finite(y.size)) {
+  }
   DeformRoiAxis<T> y, x;
   bool finite;
 };
@@ -68,8 +68,8 @@ void plan_roi(const DeformRoiPoolShape& s, const T* roi, const T* offset, const 
 
 template <typename T>
 struct Plans {
-  Plans(const DeformRoiPoolShape& s, const Tensor& rois_any, const std::optional<Tensor>& offset_any,
-        const std::optional<Tensor>& mask_any)
+  Plans(const DeformRoiPoolShape& s, const Tensor& rois_any,
+        const std::optional<Tensor>& offset_any, const std::optional<Tensor>& mask_any)
       : rois(compute_copy<T>(rois_any)) {
     std::optional<Tensor> offset, mask;
     if (offset_any) offset = compute_copy<T>(*offset_any);

@@ -27,11 +27,9 @@ MMDCN_HOST_DEVICE DeformRoiAxis<T> deform_roi_axis(T begin, T end, T spatial_sca
   axis.start = begin * spatial_scale - T(0.5);
   axis.size = (end * spatial_scale - T(0.5)) - axis.start;
   axis.bin = axis.size / static_cast<T>(bins);
-  const T limit = T(4) * static_cast<T>(map_size), wanted = std::ceil(axis.bin);
-  const T adaptive = wanted > limit ? limit : wanted > T(0) ? wanted : T(0);
-  axis.points = sampling_ratio > 0 ? static_cast<int32_t>(sampling_ratio)
-                : is_finite(axis.size) ? static_cast<int32_t>(adaptive)
-                                       : 0;
+  const T adaptive = clamp_to(std::ceil(axis.bin), T(0), T(4) * static_cast<T>(map_size));
+  const T points = sampling_ratio > 0 ? static_cast<T>(sampling_ratio) : adaptive;
+  axis.points = is_finite(points) ? static_cast<int32_t>(points) : 0;
   return axis;
 }
 

@@ -1,0 +1,77 @@
+"""Reference of deformable RoI pooling."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from .._arguments import pair
+from .._autocast import cast_once
+from .rois import clamped_sample, split_rois
+
+
+@cast_once(keep=("rois",))
+def deform_roi_pool(
+    input: Tensor,
+    rois: Tensor,
+    offset: Tensor | None = None,
+    mask: Tensor | None = None,
+    output_size: int | Sequence[int] = 7,
+    spatial_scale: float = 1.0,
+    sampling_ratio: int = 0,
+    gamma: float = 0.1,
+) -> Tensor:
+    """See :func:`mmdcn.ops.deform_roi_pool`."""
+    from ..deform_roi_pool import check_arguments
+
+    ph, pw = output_size = pair(output_size, "output_size")
+    check_arguments(input, rois, offset, mask, output_size, spatial_scale, sampling_ratio, gamma)
+    index, corners, finite = split_rois(input, rois)
+    dtype, size = corners.dtype, input.shape[2:]
+    channels = input.shape[1]
+    pixels = input.to(dtype).permute(0, 2, 3, 1).reshape(-1, channels)
+
+    # RoIs first, then bins: (R, ph, pw).
+    bins_y = torch.arange(ph, device=input.device, dtype=dtype)[:, None]
+    bins_x = torch.arange(pw, device=input.device, dtype=dtype)[None, :]
+    start = corners[:, :2] * spatial_scale - 0.5
+    roi_w, roi_h = (corners[:, 2:] * spatial_scale - 0.5 - start).unbind(1)
+    finite = finite & start.isfinite().all(1) & roi_h.isfinite() & roi_w.isfinite()
+    start_x, start_y = start[:, 0, None, None], start[:, 1, None, None]
+    if offset is not None:
+        shift = offset.to(dtype)
+        unit = torch.stack([gamma * roi_w, gamma * roi_h], 1).where(finite[:, None], 0.0)
+        start_x = start_x + unit[:, 0, None, None] * shift[:, 0]
+        start_y = start_y + unit[:, 1, None, None] * shift[:, 1]
+    bin_h, bin_w = (roi_h / ph)[:, None, None], (roi_w / pw)[:, None, None]
+    start_y, start_x = start_y + bins_y * bin_h, start_x + bins_x * bin_w
+
+    if sampling_ratio > 0:
+        grid_h = torch.full_like(roi_h, sampling_ratio)
+        grid_w = torch.full_like(roi_w, sampling_ratio)
+    else:
+        grid_h = (roi_h / ph).ceil().clamp(0, 4 * size[0])
+        grid_w = (roi_w / pw).ceil().clamp(0, 4 * size[1])
+    grid_h, grid_w = grid_h.where(finite, 0.0), grid_w.where(finite, 0.0)
+
+    total = pixels.new_zeros(rois.shape[0], ph, pw, channels)
+    # At least one round, if only for the graph.
+    steps_y, steps_x = (max([1, *g.int().tolist()]) for g in (grid_h, grid_w))
+    for i in range(steps_y):
+        for j in range(steps_x):
+            some = ((i < grid_h) & (j < grid_w)).nonzero()[:, 0]
+            y = start_y[some] + (i + 0.5) * bin_h[some] / grid_h[some, None, None]
+            x = start_x[some] + (j + 0.5) * bin_w[some] / grid_w[some, None, None]
+            inside = (y >= -1) & (y <= size[0]) & (x >= -1) & (x <= size[1])
+            # A point that is left out must not pass on a gradient, not even a NaN.
+            y, x = y.where(inside, 0.0), x.where(inside, 0.0)
+            base = (index[some] * size[0] * size[1])[:, None, None]
+            sample = clamped_sample(pixels, base, y, x, size)
+            total.index_add_(0, some, sample.where(inside[..., None], 0.0))
+    count = (grid_h * grid_w).clamp(min=1)
+    out = (total / count[:, None, None, None]).permute(0, 3, 1, 2)
+    if mask is not None:
+        out = out * mask.to(dtype)
+    return out.contiguous().to(input.dtype)
