@@ -72,6 +72,8 @@ def test_dcn_models_train_and_predict(path):
     # Download nothing, and let the gradient through: without pretrained weights ResNet starts every
     # residual branch at zero.
     cfg.model.backbone.update(init_cfg=None, zero_init_residual=False)
+    # Few proposals, for speed.
+    cfg.model.train_cfg.rpn_proposal.max_per_img = cfg.model.test_cfg.rpn.max_per_img = 20
     with_mask = "mask" in path.stem
     model = build(cfg)
     model.init_weights()

@@ -34,15 +34,6 @@ TOTALS = {
 }
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    # The models here are so small that threads would only wait for each other.
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 def build(name="InternImage", device="cpu", **kwargs):
     with torch.device(device):
         return MODELS.build(dict(type=f"mmdcn.{name}", **kwargs))
