@@ -60,7 +60,7 @@ $(STAMPS)/dev: requirements/dev.txt $(STAMPS)/torch
 
 $(STAMPS)/mmdcn: setup.py pyproject.toml $(NATIVE) $(STAMPS)/torch
 	$(call say,Building and installing mmdcn (1 min))
-	@MMDCN_BUILD_EXT=1 $(PIP) --no-build-isolation --no-deps --editable .
+	@PYTHONWARNINGS=ignore MMDCN_BUILD_EXT=1 $(PIP) --no-build-isolation --no-deps --editable .
 	@touch $@
 
 env: $(STAMPS)/openmmlab $(STAMPS)/mmdcn

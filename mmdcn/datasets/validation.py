@@ -74,15 +74,15 @@ def _check_dataset(dataset_cfg: dict, field: str, labelled: bool, logger: loggin
             return
         # Built without reading anything, for its defaults and joined paths.
         dataset = registry.build(dict(dataset_cfg, pipeline=[], lazy_init=True))
-    scope = cls.__module__.split(".")[0]
-    if scope == "mmdet":
+    toolboxes = {base.__module__.split(".")[0] for base in cls.__mro__}
+    if "mmdet" in toolboxes:
         from mmdet.datasets import CocoDataset
 
         if cls.load_data_list is CocoDataset.load_data_list:
             masks = any(step.get("with_mask") for step in dataset_cfg.get("pipeline", []))
             _check_coco(dataset, field, masks, labelled, logger)
             return
-    elif scope == "mmseg":
+    if "mmseg" in toolboxes:
         from mmseg.datasets import BaseSegDataset
 
         if cls.load_data_list is BaseSegDataset.load_data_list:

@@ -19,14 +19,13 @@ from typing import Any
 
 import numpy as np
 import torch
+from mmengine.dist import get_rank
 from mmengine.fileio import LocalBackend, register_backend
 from mmengine.hooks import CheckpointHook
 from mmengine.logging import HistoryBuffer, print_log
 from mmengine.runner.checkpoint import CheckpointLoader
 
 from mmdcn.registry import HOOKS
-
-TEMPORARY_SUFFIX = ".tmp"
 
 
 class CheckpointError(RuntimeError):
@@ -39,8 +38,9 @@ class AtomicLocalBackend(LocalBackend):
     def put(self, obj: bytes, filepath: str | Path) -> None:
         path = Path(filepath)
         path.parent.mkdir(parents=True, exist_ok=True)
-        # One name per file: what a kill leaves behind is overwritten by the next write.
-        temporary = path.with_name(path.name + TEMPORARY_SUFFIX)
+        # All processes may write the same file (MMEngine's metrics are). The name is the same in
+        # the next run, which so overwrites what a kill has left behind.
+        temporary = path.with_name(f"{path.name}.{get_rank()}.tmp")
         with open(temporary, "wb") as file:
             file.write(obj)
             file.flush()

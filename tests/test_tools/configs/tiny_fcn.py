@@ -1,7 +1,8 @@
 """A deformable FCN whose loss is a plain mean over pixels, so that batches can be split exactly."""
 
 default_scope = "mmseg"
-custom_imports = dict(imports=["mmdcn.models"], allow_failed_imports=False)
+custom_imports = dict(imports=["mmdcn.models", "kill_hook"], allow_failed_imports=False)
+custom_hooks = [dict(type="KillHook")]
 
 classes = ("background", "star", "gear", "crescent", "fish", "key")
 palette = [[0, 0, 0], [200, 0, 0], [0, 200, 0], [0, 0, 200], [200, 200, 0], [0, 200, 200]]
@@ -75,12 +76,12 @@ test_dataloader = val_dataloader
 val_evaluator = dict(type="IoUMetric", iou_metrics=["mIoU"])
 test_evaluator = val_evaluator
 
-train_cfg = dict(type="IterBasedTrainLoop", max_iters=4, val_interval=4)
+train_cfg = dict(type="IterBasedTrainLoop", max_iters=6, val_interval=6)
 val_cfg = dict(type="ValLoop")
 test_cfg = dict(type="TestLoop")
 optim_wrapper = dict(type="OptimWrapper", optimizer=dict(type="SGD", lr=0.01, momentum=0.9))
 default_hooks = dict(
-    logger=dict(type="LoggerHook", interval=1),
+    logger=dict(type="LoggerHook", interval=1, log_metric_by_epoch=False),
     checkpoint=dict(type="CheckpointHook", by_epoch=False, interval=2),
     visualization=dict(type="SegVisualizationHook"),
 )

@@ -1,0 +1,26 @@
+"""Fixtures that several folders of tests use."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="session")
+def root() -> Path:
+    """Root of the repository."""
+    return ROOT
+
+
+@pytest.fixture(scope="session")
+def shapes(tmp_path_factory) -> Path:
+    """A small set of deformed shapes: 24 training and 9 validation images of 96 x 96 pixels."""
+    folder = tmp_path_factory.mktemp("data") / "deformed_shapes"
+    script = ROOT / "tools" / "dataset_converters" / "deformed_shapes.py"
+    sizes = ["--train", "24", "--val", "9", "--size", "96"]
+    command = [sys.executable, str(script), "--out", str(folder), *sizes]
+    subprocess.run(command, check=True, capture_output=True)
+    return folder

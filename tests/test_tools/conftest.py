@@ -1,0 +1,57 @@
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+CONFIGS = Path(__file__).parent / "configs"
+
+
+class Workspace:
+    """A folder to run the tools in, with the small data set at ``data/deformed_shapes``."""
+
+    def __init__(self, path: Path, root: Path, shapes: Path):
+        self.path = path
+        self.tools = root / "tools"
+        (path / "data").mkdir()
+        (path / "data" / "deformed_shapes").symlink_to(shapes)
+
+    def __truediv__(self, name) -> Path:
+        return self.path / name
+
+    def run(self, tool: str, config: str, *args, processes: int = 0, fails=False, env=()) -> str:
+        """Run ``tools/<tool>.py`` on a config of this folder; return what it printed."""
+        command = [sys.executable]
+        if processes:
+            command += ["-m", "torch.distributed.run", "--standalone"]
+            command += ["--nproc-per-node", str(processes)]
+        command += [str(self.tools / f"{tool}.py")]
+        if tool == "image_demo":
+            image, *args = args
+            command += [str(image)]
+        command += [str(CONFIGS / config), *map(str, args)]
+        if processes:
+            command += ["--launcher", "pytorch"]
+        done = subprocess.run(
+            command,
+            cwd=self.path,
+            # One thread: the models are tiny, and several threads only wait for each other.
+            env={**os.environ, "PYTHONPATH": str(CONFIGS), "OMP_NUM_THREADS": "1", **dict(env)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=300,
+        )
+        assert (done.returncode != 0) == fails, done.stdout[-5000:]
+        return done.stdout
+
+
+@pytest.fixture(scope="session")
+def make_workspace(tmp_path_factory, root, shapes):
+    return lambda name: Workspace(tmp_path_factory.mktemp(name), root, shapes)
+
+
+@pytest.fixture
+def workspace(make_workspace):
+    return make_workspace("workspace")
