@@ -15,6 +15,19 @@
 
 namespace mmdcn {
 
+// Calls f with a value of the type of computation.
+template <typename F>
+auto dispatch_compute(ScalarType type, const F& f) {
+  return type == ScalarType::Double ? f(double{}) : f(float{});
+}
+
+// A contiguous copy in the type of computation.
+template <typename T>
+Tensor compute_copy(const Tensor& tensor) {
+  return torch::stable::contiguous(
+      cast(tensor, sizeof(T) == 8 ? ScalarType::Double : ScalarType::Float));
+}
+
 // A row or column that a bin reads, with its weight and the derivative of the weight with respect
 // to the position of the bin.
 template <typename T>
@@ -80,19 +93,32 @@ std::vector<RoiPlan<T>> make_plans(const RoiPoolShape& s, const T* rois, const F
   return plans;
 }
 
-// Plans of boxes of whole pixels: rows(i) and columns(j) of bins i and j.
-template <typename T, typename Rows, typename Columns>
-void plan_boxes(const RoiPoolShape& s, RoiPlan<T>& plan, const Rows& rows, const Columns& columns) {
-  std::vector<int32_t> at{0};
-  for (int64_t i = 0; i < s.out_h + s.out_w; ++i) {
-    plan.add(i < s.out_h ? rows(i) : columns(i - s.out_h));
-    at.push_back(plan.size());
-  }
-  for (int64_t b = 0; b < s.bins(); ++b) {
-    const int64_t i = b / s.out_w, j = s.out_h + b % s.out_w;
-    const T area = static_cast<T>(at[i + 1] - at[i]) * static_cast<T>(at[j + 1] - at[j]);
-    plan.bins.push_back({at[i], at[i + 1], at[j], at[j + 1], area > 0 ? T(1) / area : T(0), T(1)});
-  }
+// Plans of boxes of whole pixels: pixels(begin, end, bin, bins, map size) gives the pixels of a bin
+// along one axis, of a RoI with these corners.
+template <typename T, typename F>
+std::vector<RoiPlan<T>> make_box_plans(const RoiPoolShape& s, const Tensor& rois_any,
+                                       const F& pixels) {
+  const Tensor rois = compute_copy<T>(rois_any);
+  const T* rois_ptr = rois.template const_data_ptr<T>();
+  return make_plans<T>(s, rois_ptr, [&](int64_t r, RoiPlan<T>& plan) {
+    const T* roi = rois_ptr + 5 * r;
+    const bool finite = roi_is_finite(roi);
+    std::vector<int32_t> at{0};  // where the taps of a row, then of a column of bins start
+    for (int64_t i = 0; i < s.out_h; ++i) {
+      if (finite) plan.add(pixels(roi[2], roi[4], i, s.out_h, s.height));
+      at.push_back(plan.size());
+    }
+    for (int64_t j = 0; j < s.out_w; ++j) {
+      if (finite) plan.add(pixels(roi[1], roi[3], j, s.out_w, s.width));
+      at.push_back(plan.size());
+    }
+    for (int64_t b = 0; b < s.bins(); ++b) {
+      const int32_t* y = at.data() + b / s.out_w;
+      const int32_t* x = at.data() + s.out_h + b % s.out_w;
+      const T area = static_cast<T>(y[1] - y[0]) * static_cast<T>(x[1] - x[0]);
+      plan.bins.push_back({y[0], y[1], x[0], x[1], area > 0 ? T(1) / area : T(0), T(1)});
+    }
+  });
 }
 
 template <typename T>
@@ -112,18 +138,5 @@ template <typename T>
 RoiPoolGradients<T> roi_pool_backward(const RoiPoolShape& s, const Tensor& grad_output,
                                       const Tensor& input, const std::vector<RoiPlan<T>>& plans,
                                       bool need_input, bool need_bins);
-
-// Calls f with a value of the type of computation.
-template <typename F>
-auto dispatch_compute(ScalarType type, const F& f) {
-  return type == ScalarType::Double ? f(double{}) : f(float{});
-}
-
-// A contiguous copy in the type of computation.
-template <typename T>
-Tensor compute_copy(const Tensor& tensor) {
-  return torch::stable::contiguous(
-      cast(tensor, sizeof(T) == 8 ? ScalarType::Double : ScalarType::Float));
-}
 
 }  // namespace mmdcn

@@ -54,15 +54,26 @@ MMDCN_INLINE void store_vec(S* to, const Vec<Compute<S>, N>& value) {
   }
 }
 
-// The sum over the lanes, by halves.
+// The sums over the lanes of four vectors.
 template <typename T, int N>
-MMDCN_INLINE T sum_lanes(const Vec<T, N>& value) {
+MMDCN_INLINE Vec<T, 4> sum_lanes_of_four(const Vec<T, N> (&value)[4]) {
   if constexpr (N == 1) {
-    return value[0];
+    return Vec<T, 4>{value[0][0], value[1][0], value[2][0], value[3][0]};
+  } else if constexpr (N > 4) {
+    Vec<T, N / 2> folded[4];
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; ++i) {
+      const auto* halves = reinterpret_cast<const Vec<T, N / 2>*>(&value[i]);
+      folded[i] = halves[0] + halves[1];
+    }
+    return sum_lanes_of_four<T, N / 2>(folded);
   } else {
-    const auto* halves = reinterpret_cast<const Vec<T, N / 2>*>(&value);
-    const Vec<T, N / 2> sum = halves[0] + halves[1];
-    return sum_lanes<T, N / 2>(sum);
+    static_assert(N == 4);
+    const auto pairs = [](Vec<T, 4> a, Vec<T, 4> b) __attribute__((always_inline)) {
+      return __builtin_shufflevector(a, b, 0, 4, 2, 6) + __builtin_shufflevector(a, b, 1, 5, 3, 7);
+    };
+    const Vec<T, 4> ab = pairs(value[0], value[1]), cd = pairs(value[2], value[3]);
+    return __builtin_shufflevector(ab, cd, 0, 1, 4, 5) + __builtin_shufflevector(ab, cd, 2, 3, 6, 7);
   }
 }
 

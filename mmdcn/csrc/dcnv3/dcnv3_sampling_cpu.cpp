@@ -16,21 +16,38 @@ namespace {
 template <int N>
 using Int = std::integral_constant<int, N>;
 
-constexpr int64_t kBlockPoints = 1024;
+constexpr int64_t kBlockPoints = 288;  // their fields fit a first-level cache
 
 // The points of a block as a structure of arrays, entry (pixel, group, tap).
 template <typename T>
 struct Block {
   int64_t capacity;
-  Buffer<int32_t> index;  // 4 corners: pixel, or -1 outside
-  Buffer<T> value;        // 4 corner weights (times the tap's), ly, lx, tap weight, y, x
+  Buffer<int64_t> row;  // of 4 corners: offset of the pixel's channels in the image
+  Buffer<T> value;      // see Field
 
   explicit Block(int64_t points)
-      : capacity(points), index(make_buffer<int32_t>(4 * points)), value(make_buffer<T>(9 * points)) {}
+      : capacity(points), row(make_buffer<int64_t>(4 * points)), value(make_buffer<T>(9 * points)) {}
   T* field(int64_t i) const { return value.get() + i * capacity; }
 };
 
+// Corner weights include the tap's.
 enum Field { kWeight00, kWeight01, kWeight10, kWeight11, kLy, kLx, kTapWeight, kY, kX };
+
+// An image and a row of zeros that stands in for missing neighbours, found at offset `missing`.
+template <typename S>
+struct Image {
+  const S* data;
+  int64_t missing;
+
+  Image(const S* image, const S* zeros)
+      : data(image),
+        missing((reinterpret_cast<intptr_t>(zeros) - reinterpret_cast<intptr_t>(image)) /
+                static_cast<intptr_t>(sizeof(S))) {}
+  const S* row(int64_t offset) const {
+    return reinterpret_cast<const S*>(reinterpret_cast<intptr_t>(data) +
+                                      offset * static_cast<intptr_t>(sizeof(S)));
+  }
+};
 
 // Kernel grid, relative to the output position times the stride: one entry a tap.
 template <typename T>
@@ -76,13 +93,14 @@ MMDCN_INLINE void softmax(int64_t taps, T* __restrict w) {
   for (int64_t k = 0; k < taps; ++k) w[k] *= scale;
 }
 
-// Pixels [first, first + count) of image n, groups [group, group + groups).
-template <typename S, typename T>
-MMDCN_INLINE void locate_block(const DCNv3Shape& s, const Grid<T>& grid,
-                               const DCNv3Points<const S>& points, bool with_softmax, int64_t n,
-                               int64_t first, int64_t count, int64_t group, int64_t groups,
-                               const Block<T>& block) {
-  const int64_t taps = s.taps();
+// Pixels [first, first + count) of image n, groups [group, group + groups). kTaps is the number of
+// taps when it is known to the compiler, else 0.
+template <int kTaps, typename S, typename T>
+MMDCN_INLINE void locate_impl(const DCNv3Shape& s, const Grid<T>& grid,
+                              const DCNv3Points<const S>& points, bool with_softmax,
+                              const Image<S>& image, int64_t n, int64_t first, int64_t count,
+                              int64_t group, int64_t groups, const Block<T>& block) {
+  const int64_t taps = kTaps ? kTaps : s.taps();
   T *const ys = block.field(kY), *const xs = block.field(kX), *const ws = block.field(kTapWeight);
   int64_t at = 0;
   for (int64_t i = 0; i < count; ++i) {
@@ -97,18 +115,22 @@ MMDCN_INLINE void locate_block(const DCNv3Shape& s, const Grid<T>& grid,
     }
   }
   const int32_t height = static_cast<int32_t>(s.height), width = static_cast<int32_t>(s.width);
-  const int64_t stride = block.capacity;
-  int32_t* __restrict index = block.index.get();
+  const int64_t stride = block.capacity, missing = image.missing;
+  const int32_t channels = static_cast<int32_t>(s.channels);
+  int64_t* __restrict rows = block.row.get();
   T* __restrict value = block.value.get();
   MMDCN_INDEPENDENT
   for (int64_t j = 0; j < at; ++j) {
     const T w = value[kTapWeight * stride + j];
     const Corners<T> p =
         bilinear_corners(value[kY * stride + j], value[kX * stride + j], height, width);
-    index[j] = p.i00;
-    index[stride + j] = p.i01;
-    index[2 * stride + j] = p.i10;
-    index[3 * stride + j] = p.i11;
+    const auto offset = [&](int32_t index) __attribute__((always_inline)) {
+      return index < 0 ? missing : static_cast<int64_t>(index) * channels;
+    };
+    rows[j] = offset(p.i00);
+    rows[stride + j] = offset(p.i01);
+    rows[2 * stride + j] = offset(p.i10);
+    rows[3 * stride + j] = offset(p.i11);
     value[j] = p.w00 * w;
     value[stride + j] = p.w01 * w;
     value[2 * stride + j] = p.w10 * w;
@@ -120,15 +142,13 @@ MMDCN_INLINE void locate_block(const DCNv3Shape& s, const Grid<T>& grid,
 
 // One (pixel, group): kVectors vectors of N channels from `channel` on.
 template <int kVectors, int N, typename S, typename T>
-MMDCN_INLINE void aggregate_chunk(int64_t taps, const S* image, int64_t channels, int64_t channel,
-                                  const S* zeros, const int32_t* index, const T* weight,
-                                  int64_t stride, S* out) {
+MMDCN_INLINE void aggregate_chunk(int64_t taps, const Image<S>& image, int64_t channel,
+                                  const int64_t* rows, const T* weight, int64_t stride, S* out) {
   Vec<T, N> sum[4][kVectors] = {};  // a chain of additions per corner
   for (int64_t k = 0; k < taps; ++k) {
 #pragma GCC unroll 4
     for (int corner = 0; corner < 4; ++corner) {
-      const int64_t at = index[corner * stride + k];
-      const S* row = at >= 0 ? image + at * channels + channel : zeros;
+      const S* row = image.row(rows[corner * stride + k] + channel);
       const T w = weight[corner * stride + k];
 #pragma GCC unroll 4
       for (int v = 0; v < kVectors; ++v) sum[corner][v] += w * load_vec<N>(row + v * N);
@@ -140,116 +160,144 @@ MMDCN_INLINE void aggregate_chunk(int64_t taps, const S* image, int64_t channels
   }
 }
 
-template <typename S, typename T>
-MMDCN_INLINE void aggregate_impl(const DCNv3Shape& s, const S* image, const S* zeros, int64_t count,
+// Calls f(vectors, lanes, channel) for chunks that cover channels [begin, end).
+template <int kLanes, typename F>
+MMDCN_INLINE void for_chunks(int64_t begin, int64_t end, const F& f) {
+  int64_t c = begin;
+  const auto run = [&](auto vectors, auto lanes) __attribute__((always_inline)) {
+    constexpr int kSize = vectors * lanes;
+    for (; c + kSize <= end; c += kSize) f(vectors, lanes, c);
+  };
+  run(Int<32 / kLanes>{}, Int<kLanes>{});
+  run(Int<16 / kLanes>{}, Int<kLanes>{});
+  run(Int<1>{}, Int<4>{});
+  run(Int<1>{}, Int<1>{});
+}
+
+template <int kTaps, typename S, typename T>
+MMDCN_INLINE void aggregate_impl(const DCNv3Shape& s, const Image<S>& image, int64_t count,
                                  const Block<T>& block, S* out) {
-  const int64_t taps = s.taps(), size = s.group_channels();
+  const int64_t taps = kTaps ? kTaps : s.taps(), size = s.group_channels();
   int64_t at = 0;
   for (int64_t i = 0; i < count; ++i, out += s.channels) {
     for (int64_t g = 0; g < s.groups; ++g, at += taps) {
-      const int32_t* index = block.index.get() + at;
+      const int64_t* rows = block.row.get() + at;
       const T* weight = block.value.get() + at;
-      int64_t c = g * size;
-      const int64_t end = c + size;
-      const auto run = [&](auto vectors, auto lanes) __attribute__((always_inline)) {
-        constexpr int kVectors = vectors, kSize = kVectors * lanes;
-        for (; c + kSize <= end; c += kSize) {
-          aggregate_chunk<kVectors, lanes>(taps, image, s.channels, c, zeros, index, weight,
-                                           block.capacity, out);
-        }
-      };
-      run(Int<32 / kLanes<S>>{}, Int<kLanes<S>>{});
-      run(Int<16 / kLanes<S>>{}, Int<kLanes<S>>{});
-      run(Int<1>{}, Int<4>{});
-      run(Int<1>{}, Int<1>{});
+      for_chunks<kLanes<S>>(
+          g * size, (g + 1) * size,
+          [&](auto vectors, auto lanes, int64_t c) __attribute__((always_inline)) {
+            aggregate_chunk<vectors, lanes>(taps, image, c, rows, weight, block.capacity, out);
+          });
     }
   }
 }
 
-// One point: dot products of the output gradient with its four neighbours, and, where grad_image
-// is not null, the gradient added to them.
-template <int kChunk, typename S, typename T>
-MMDCN_INLINE void point_chunk(const S* const* rows, T* const* grad_rows, const T* weights,
-                              const T* grad, int64_t c, T* dots) {
-  const Vec<T, kChunk> g = load_vec<kChunk>(grad + c);
-#pragma GCC unroll 4
-  for (int corner = 0; corner < 4; ++corner) {
-    dots[corner] += sum_lanes<T, kChunk>(g * load_vec<kChunk>(rows[corner] + c));
-    if (!grad_rows[corner]) continue;
-    T* const out = grad_rows[corner] + c;
-    store_vec<kChunk>(out, load_vec<kChunk>(out) + weights[corner] * g);
-  }
-}
-
-// A block of pixels of one group. grads: the block's gradients of (dx, dy, weight) a point.
+// A block of pixels of one group. dots[4 j + corner]: the dot product of the output gradient with
+// that neighbour of point j. Where grad_image is not null, the gradient is added to it.
 template <typename S, typename T>
-MMDCN_INLINE void backward_impl(const DCNv3Shape& s, int64_t group, const S* grad_output,
-                                const S* image, const S* zeros, int64_t count,
-                                const Block<T>& block, bool with_softmax, T* grad_image, T* grad,
-                                T* __restrict grads) {
+MMDCN_INLINE void spread_impl(const DCNv3Shape& s, int64_t group, const S* grad_output,
+                              const Image<S>& image, int64_t count, const Block<T>& block,
+                              T* grad_image, T* grad, T* dots) {
   const int64_t taps = s.taps(), size = s.group_channels(), stride = block.capacity;
-  const T scale = static_cast<T>(s.offset_scale);
+  const int64_t channel = group * size;
   for (int64_t i = 0; i < count; ++i) {
-    const S* __restrict grad_row = grad_output + i * s.channels + group * size;
+    const S* __restrict grad_row = grad_output + i * s.channels + channel;
     for (int64_t c = 0; c < size; ++c) grad[c] = to_compute(grad_row[c]);
-    T* const out = grads + 3 * i * taps;
-    for (int64_t k = 0; k < taps; ++k) {
-      const int64_t j = i * taps + k;
-      const S* rows[4];
-      T *grad_rows[4], weights[4], dots[4] = {};
-      for (int corner = 0; corner < 4; ++corner) {
-        const int64_t at = block.index[corner * stride + j];
-        const int64_t channel = at * s.channels + group * size;
-        rows[corner] = at >= 0 ? image + channel : zeros;
-        grad_rows[corner] = at >= 0 && grad_image ? grad_image + channel : nullptr;
-        weights[corner] = block.value[corner * stride + j];
-      }
-      int64_t c = 0;
-      for (; c + 16 <= size; c += 16) point_chunk<16>(rows, grad_rows, weights, grad, c, dots);
-      for (; c + 4 <= size; c += 4) point_chunk<4>(rows, grad_rows, weights, grad, c, dots);
-      for (; c < size; ++c) point_chunk<1>(rows, grad_rows, weights, grad, c, dots);
-      const T ly = block.value[kLy * stride + j], lx = block.value[kLx * stride + j];
-      const T w = block.value[kTapWeight * stride + j] * scale;
-      const T hy = T(1) - ly, hx = T(1) - lx;
-      out[2 * k] = w * bilinear_grad_x(ly, dots[0], dots[1], dots[2], dots[3]);
-      out[2 * k + 1] = w * bilinear_grad_y(lx, dots[0], dots[1], dots[2], dots[3]);
-      out[2 * taps + k] = hy * (hx * dots[0] + lx * dots[1]) + ly * (hx * dots[2] + lx * dots[3]);
-    }
-    if (with_softmax) {
-      const T* weight = block.value.get() + kTapWeight * stride + i * taps;
-      T mean = 0;
-      for (int64_t k = 0; k < taps; ++k) mean += weight[k] * out[2 * taps + k];
-      for (int64_t k = 0; k < taps; ++k) {
-        out[2 * taps + k] = weight[k] * (out[2 * taps + k] - mean);
-      }
+    for (int64_t j = i * taps; j < (i + 1) * taps; ++j) {
+      const int64_t rows[4] = {block.row[j], block.row[stride + j], block.row[2 * stride + j],
+                               block.row[3 * stride + j]};
+      const T weights[4] = {block.value[j], block.value[stride + j], block.value[2 * stride + j],
+                            block.value[3 * stride + j]};
+      Vec<T, 4> sum = {};
+      for_chunks<kLanes<S>>(
+          0, size, [&](auto vectors, auto lanes, int64_t c) __attribute__((always_inline)) {
+#pragma GCC unroll 4
+            for (int v = 0; v < vectors; ++v, c += lanes) {
+              const Vec<T, lanes> g = load_vec<lanes>(grad + c);
+              Vec<T, lanes> product[4];
+#pragma GCC unroll 4
+              for (int corner = 0; corner < 4; ++corner) {
+                product[corner] = g * load_vec<lanes>(image.row(rows[corner] + channel) + c);
+                if (!grad_image || rows[corner] == image.missing) continue;
+                T* const out = grad_image + rows[corner] + channel + c;
+                store_vec<lanes>(out, load_vec<lanes>(out) + weights[corner] * g);
+              }
+              sum += sum_lanes_of_four<T, lanes>(product);
+            }
+          });
+      store_vec<4>(dots + 4 * j, sum);
     }
   }
+}
+
+// The gradients of offsets and tap weights from the dot products, over points [0, count).
+template <typename T>
+MMDCN_INLINE void point_gradients_impl(int64_t count, T scale, const T* __restrict dots,
+                                       const T* __restrict value, int64_t stride,
+                                       T* __restrict grad_x, T* __restrict grad_y,
+                                       T* __restrict grad_weight) {
+  MMDCN_INDEPENDENT
+  for (int64_t j = 0; j < count; ++j) {
+    const T d0 = dots[4 * j], d1 = dots[4 * j + 1], d2 = dots[4 * j + 2], d3 = dots[4 * j + 3];
+    const T ly = value[kLy * stride + j], lx = value[kLx * stride + j];
+    const T w = value[kTapWeight * stride + j] * scale;
+    const T hy = T(1) - ly, hx = T(1) - lx;
+    grad_x[j] = w * bilinear_grad_x(ly, d0, d1, d2, d3);
+    grad_y[j] = w * bilinear_grad_y(lx, d0, d1, d2, d3);
+    grad_weight[j] = hy * (hx * d0 + lx * d1) + ly * (hx * d2 + lx * d3);
+  }
+}
+
+// grad_weight of the softmax's input from that of its output.
+template <typename T>
+void softmax_gradient(int64_t taps, const T* weight, T* grad_weight) {
+  T mean = 0;
+  for (int64_t k = 0; k < taps; ++k) mean += weight[k] * grad_weight[k];
+  for (int64_t k = 0; k < taps; ++k) grad_weight[k] = weight[k] * (grad_weight[k] - mean);
 }
 
 // Clones need plain functions: one set per type.
 #define MMDCN_DCNV3_LOOPS(S)                                                                       \
   MMDCN_CLONES void locate(const DCNv3Shape& s, const Grid<Compute<S>>& grid,                      \
-                           const DCNv3Points<const S>& points, bool with_softmax, int64_t n,       \
-                           int64_t first, int64_t count, int64_t group, int64_t groups,            \
-                           const Block<Compute<S>>& block) {                                       \
-    locate_block(s, grid, points, with_softmax, n, first, count, group, groups, block);            \
+                           const DCNv3Points<const S>& points, bool softmax,                       \
+                           const Image<S>& image, int64_t n, int64_t first, int64_t count,         \
+                           int64_t group, int64_t groups, const Block<Compute<S>>& block) {        \
+    if (s.taps() == 9) {                                                                           \
+      locate_impl<9>(s, grid, points, softmax, image, n, first, count, group, groups, block);      \
+    } else {                                                                                       \
+      locate_impl<0>(s, grid, points, softmax, image, n, first, count, group, groups, block);      \
+    }                                                                                              \
   }                                                                                                \
-  MMDCN_CLONES void aggregate(const DCNv3Shape& s, const S* image, const S* zeros, int64_t count,  \
+  MMDCN_CLONES void aggregate(const DCNv3Shape& s, const Image<S>& image, int64_t count,           \
                               const Block<Compute<S>>& block, S* out) {                            \
-    aggregate_impl(s, image, zeros, count, block, out);                                            \
+    if (s.taps() == 9) {                                                                           \
+      aggregate_impl<9>(s, image, count, block, out);                                              \
+    } else {                                                                                       \
+      aggregate_impl<0>(s, image, count, block, out);                                              \
+    }                                                                                              \
   }                                                                                                \
-  MMDCN_CLONES void backward(const DCNv3Shape& s, int64_t group, const S* grad_output,             \
-                             const S* image, const S* zeros, int64_t count,                        \
-                             const Block<Compute<S>>& block, bool with_softmax,                    \
-                             Compute<S>* grad_image, Compute<S>* grad, Compute<S>* grads) {        \
-    backward_impl(s, group, grad_output, image, zeros, count, block, with_softmax, grad_image,     \
-                  grad, grads);                                                                    \
+  MMDCN_CLONES void spread(const DCNv3Shape& s, int64_t group, const S* grad_output,               \
+                           const Image<S>& image, int64_t count, const Block<Compute<S>>& block,   \
+                           Compute<S>* grad_image, Compute<S>* grad, Compute<S>* dots) {           \
+    if (grad_image) {                                                                              \
+      spread_impl(s, group, grad_output, image, count, block, grad_image, grad, dots);             \
+    } else {                                                                                       \
+      spread_impl<S, Compute<S>>(s, group, grad_output, image, count, block, nullptr, grad, dots); \
+    }                                                                                              \
+  }
+
+#define MMDCN_GRADIENT_LOOPS(T)                                                                    \
+  MMDCN_CLONES void point_gradients(int64_t count, T scale, const T* dots, const T* value,         \
+                                    int64_t stride, T* grad_x, T* grad_y, T* grad_weight) {        \
+    point_gradients_impl(count, scale, dots, value, stride, grad_x, grad_y, grad_weight);          \
   }
 
 MMDCN_DCNV3_LOOPS(double)
 MMDCN_DCNV3_LOOPS(float)
 MMDCN_DCNV3_LOOPS(BFloat16)
 MMDCN_DCNV3_LOOPS(Half)
+MMDCN_GRADIENT_LOOPS(double)
+MMDCN_GRADIENT_LOOPS(float)
 
 }  // namespace
 
@@ -258,7 +306,7 @@ void dcnv3_forward_cpu(const DCNv3Shape& s, const S* input, const DCNv3Points<co
                        bool softmax, S* output) {
   using T = Compute<S>;
   const Grid<T> grid(s);
-  const Buffer<S> zeros = make_zeros<S>(s.group_channels());
+  const Buffer<S> zeros = make_zeros<S>(s.channels);
   const int64_t per_pixel = s.groups * s.taps(), pixels = s.out_pixels();
   const int64_t block_pixels = std::max<int64_t>(1, kBlockPoints / per_pixel);
   const int64_t blocks = ceil_div(pixels, block_pixels);
@@ -267,9 +315,9 @@ void dcnv3_forward_cpu(const DCNv3Shape& s, const S* input, const DCNv3Points<co
     for (int64_t item = begin; item < end; ++item) {
       const int64_t n = item / blocks, first = item % blocks * block_pixels;
       const int64_t count = std::min(block_pixels, pixels - first);
-      locate(s, grid, points, softmax, n, first, count, 0, s.groups, block);
-      aggregate(s, input + n * s.height * s.width * s.channels, zeros.get(), count, block,
-                output + (n * pixels + first) * s.channels);
+      const Image<S> image(input + n * s.height * s.width * s.channels, zeros.get());
+      locate(s, grid, points, softmax, image, n, first, count, 0, s.groups, block);
+      aggregate(s, image, count, block, output + (n * pixels + first) * s.channels);
     }
   });
 }
@@ -280,32 +328,40 @@ void dcnv3_backward_cpu(const DCNv3Shape& s, const S* grad_output, const S* inpu
                         const DCNv3Points<S>& grad_points) {
   using T = Compute<S>;
   const Grid<T> grid(s);
-  const Buffer<S> zeros = make_zeros<S>(s.group_channels());
+  const Buffer<S> zeros = make_zeros<S>(s.channels);
   const int64_t taps = s.taps(), pixels = s.out_pixels(), image_size = s.height * s.width * s.channels;
   const int64_t block_pixels = std::max<int64_t>(1, kBlockPoints / taps);
+  const int64_t block_points = block_pixels * taps;
   T* const grad_images = grad_input ? grad_input->mutable_data_ptr<T>() : nullptr;
   if (grad_input) torch::stable::zero_(*grad_input);
   torch::stable::parallel_for(0, s.batch * s.groups, 1, [&](int64_t begin, int64_t end) {
-    const Block<T> block(block_pixels * taps);
+    const Block<T> block(block_points);
     const Buffer<T> grad = make_buffer<T>(s.group_channels());
-    const Buffer<T> grads = make_buffer<T>(3 * block_pixels * taps);
+    const Buffer<T> dots = make_buffer<T>(4 * block_points);
+    const Buffer<T> grad_x = make_buffer<T>(block_points), grad_y = make_buffer<T>(block_points);
+    const Buffer<T> grad_weight = make_buffer<T>(block_points);
     for (int64_t item = begin; item < end; ++item) {
       const int64_t n = item / s.groups, group = item % s.groups;
+      const Image<S> image(input + n * image_size, zeros.get());
       for (int64_t first = 0; first < pixels; first += block_pixels) {
         const int64_t count = std::min(block_pixels, pixels - first);
-        locate(s, grid, points, softmax, n, first, count, group, 1, block);
-        backward(s, group, grad_output + (n * pixels + first) * s.channels, input + n * image_size,
-                 zeros.get(), count, block, softmax,
-                 grad_images ? grad_images + n * image_size : nullptr, grad.get(), grads.get());
+        locate(s, grid, points, softmax, image, n, first, count, group, 1, block);
+        spread(s, group, grad_output + (n * pixels + first) * s.channels, image, count, block,
+               grad_images ? grad_images + n * image_size : nullptr, grad.get(), dots.get());
+        point_gradients(count * taps, grid.scale, dots.get(), block.value.get(), block.capacity,
+                        grad_x.get(), grad_y.get(), grad_weight.get());
         for (int64_t i = 0; i < count; ++i) {
-          const int64_t row = n * pixels + first + i;
+          const int64_t at = i * taps, row = n * pixels + first + i;
+          if (softmax) softmax_gradient(taps, block.field(kTapWeight) + at, grad_weight.get() + at);
           S* offset = grad_points.offset + row * grad_points.offset_pixel +
                       group * grad_points.offset_group;
           S* weight = grad_points.weight + row * grad_points.weight_pixel +
                       group * grad_points.weight_group;
-          const T* from = grads.get() + 3 * i * taps;
-          for (int64_t k = 0; k < 2 * taps; ++k) offset[k] = convert<S>(from[k]);
-          for (int64_t k = 0; k < taps; ++k) weight[k] = convert<S>(from[2 * taps + k]);
+          for (int64_t k = 0; k < taps; ++k) {
+            offset[2 * k] = convert<S>(grad_x[at + k]);
+            offset[2 * k + 1] = convert<S>(grad_y[at + k]);
+            weight[k] = convert<S>(grad_weight[at + k]);
+          }
         }
       }
     }

@@ -1,0 +1,9 @@
+#include "common/tensor.h"
+
+STABLE_TORCH_LIBRARY_FRAGMENT(mmdcn, m) {
+  m.def(
+      "roi_avg_pool(Tensor input, Tensor rois, int[] output_size, float spatial_scale) -> Tensor");
+  m.def(
+      "roi_avg_pool_backward(Tensor grad_output, Tensor input, Tensor rois, int[] output_size, "
+      "float spatial_scale) -> Tensor");
+}

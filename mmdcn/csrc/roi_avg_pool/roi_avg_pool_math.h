@@ -1,0 +1,17 @@
+// The pixels that a bin of average RoI pooling covers, for host and device.
+#pragma once
+
+#include "common/roi_math.h"
+
+namespace mmdcn {
+
+// Along one axis. Corners are rounded and the far one belongs to the RoI, as in Fast R-CNN.
+template <typename T>
+MMDCN_HOST_DEVICE PixelRange roi_avg_pool_bin(T begin, T end, T spatial_scale, int64_t bin,
+                                              int64_t bins, int64_t map_size) {
+  const int64_t start = rounded_corner(begin * spatial_scale);
+  const int64_t size = rounded_corner(end * spatial_scale) - start + 1;
+  return bin_pixels(bin, bins, start, size < 1 ? 1 : size, map_size);
+}
+
+}  // namespace mmdcn
