@@ -16,6 +16,8 @@ from .deform_roi_pool import (
     ModulatedDeformRoIPoolPack,
     deform_roi_pool,
 )
+from .ps_roi_pool import PSRoIPool, ps_roi_pool
+from .roi_avg_pool import RoIAvgPool, roi_avg_pool
 
 __all__ = [
     "DeformConv2d",
@@ -25,9 +27,13 @@ __all__ = [
     "ModulatedDeformConv2d",
     "ModulatedDeformConv2dPack",
     "ModulatedDeformRoIPoolPack",
+    "PSRoIPool",
+    "RoIAvgPool",
     "dcnv3",
     "dcnv4",
     "deform_conv2d",
     "deform_roi_pool",
     "modulated_deform_conv2d",
+    "ps_roi_pool",
+    "roi_avg_pool",
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -54,4 +55,41 @@ def fake_grad_input(input: Tensor, need: bool) -> Tensor:
         dtype=input.dtype,
         device=input.device,
         memory_format=_memory_format(input),
+    )
+
+
+def register_box_pool(name: str, check: Callable[..., int]) -> None:
+    """Register a pooling over boxes of whole pixels, which only ``input`` has a gradient of.
+
+    Args:
+        check: takes the operator's arguments (input, rois, output_size, spatial_scale), raises
+            ValueError for those that do not fit, and returns the number of output channels.
+    """
+    from ._registration import register
+
+    backward = getattr(torch.ops.mmdcn, f"{name}_backward").default
+
+    def fake(input, rois, output_size, spatial_scale):
+        channels = check(input, rois, output_size, spatial_scale)
+        return input.new_empty(rois.shape[0], channels, *output_size)
+
+    def setup_context(ctx, inputs, output):
+        input, rois, *ctx.options = inputs
+        ctx.save_for_backward(input, rois)
+
+    register(
+        name,
+        fake=fake,
+        backward_fake=lambda grad_output, input, *_: fake_grad_input(input, True),
+        setup_context=setup_context,
+        backward=lambda ctx, grad: (
+            backward(grad, *ctx.saved_tensors, *ctx.options),
+            None,
+            None,
+            None,
+        ),
+        # How many pixels a bin has, the shapes do not say: it counts as one.
+        flops=lambda *_, out_shape, **__: math.prod(out_shape),
+        backward_flops=lambda grad_shape, *_, **__: math.prod(grad_shape),
+        autocast_keeps=("rois",),
     )

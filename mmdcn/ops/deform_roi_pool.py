@@ -65,7 +65,7 @@ def deform_roi_pool(
         return reference.deform_roi_pool(
             input, rois, offset, mask, output_size, spatial_scale, sampling_ratio, gamma
         )
-    return torch.ops.mmdcn.deform_roi_pool(
+    return torch.ops.mmdcn.deform_roi_pool.default(
         input,
         rois,
         offset,
@@ -114,7 +114,7 @@ def _setup_context(ctx, inputs, output):
 
 def _backward(ctx, grad_output):
     needs = ctx.needs_input_grad
-    grads = torch.ops.mmdcn.deform_roi_pool_backward(
+    grads = torch.ops.mmdcn.deform_roi_pool_backward.default(
         grad_output, *ctx.saved_tensors, *ctx.options, needs[0], needs[2] or needs[3]
     )
     grad_input, grad_offset, grad_mask = (

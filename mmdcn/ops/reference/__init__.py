@@ -7,5 +7,15 @@ native kernel does: any device, any torch. float16 and bfloat16 are computed in 
 from .dcnv3 import dcnv3, dcnv4
 from .deform_conv import deform_conv2d, modulated_deform_conv2d
 from .deform_roi_pool import deform_roi_pool
+from .ps_roi_pool import ps_roi_pool
+from .roi_avg_pool import roi_avg_pool
 
-__all__ = ["dcnv3", "dcnv4", "deform_conv2d", "deform_roi_pool", "modulated_deform_conv2d"]
+__all__ = [
+    "dcnv3",
+    "dcnv4",
+    "deform_conv2d",
+    "deform_roi_pool",
+    "modulated_deform_conv2d",
+    "ps_roi_pool",
+    "roi_avg_pool",
+]

@@ -60,3 +60,45 @@ def clamped_sample(rows: Tensor, base: Tensor, y: Tensor, x: Tensor, size) -> Te
     upper = pixel(top, left) * (1 - lx) + pixel(top, right) * lx
     lower = pixel(bottom, left) * (1 - lx) + pixel(bottom, right) * lx
     return upper * (1 - ly) + lower * ly
+
+
+def rounded(position: Tensor) -> Tensor:
+    """Whole pixels, halves away from zero, limited so that sums of a few stay exact."""
+    whole = position.trunc()
+    whole = whole + ((position - whole).abs() >= 0.5) * position.sign()
+    return whole.clamp(-(2**30), 2**30).long()
+
+
+def bin_pixels(start: Tensor, size: Tensor, bins: int, limit: int) -> tuple[Tensor, Tensor]:
+    """First pixel and number of pixels of each bin along one axis, both ``(R, bins)``.
+
+    Bin ``i`` covers ``floor(i size / bins)`` up to ``ceil((i + 1) size / bins)`` after ``start``,
+    clipped to ``[0, limit]``.
+    """
+    i = torch.arange(bins, device=start.device)
+    start, size = start[:, None], size[:, None]
+    begin = (start + i * size // bins).clamp(0, limit)
+    end = (start + -(-(i + 1) * size // bins)).clamp(0, limit)
+    return begin, (end - begin).clamp(min=0)
+
+
+def box_means(rows: Tensor, base: Tensor, y, x, width: int) -> Tensor:
+    """Means over boxes of pixels, 0 for empty ones: ``(R, ph, pw, C)``.
+
+    Args:
+        rows: ``(maps * H * W, C)``, pixels as rows.
+        base: ``(R, ph, pw)``, the row where a bin's map starts.
+        y, x: what :func:`bin_pixels` gives, ``(R, ph)`` and ``(R, pw)``.
+        width: of a map.
+    """
+    (y, height), (x, box_width) = y, x
+    height, box_width, _ = torch.broadcast_tensors(height[:, :, None], box_width[:, None], base)
+    start = (base + y[:, :, None] * width + x[:, None]).flatten()
+    total = rows.new_zeros(base.numel(), rows.shape[1])
+    # At least one round, if only for the graph.
+    for i in range(max([1, *height.flatten().tolist()])):
+        for j in range(max([1, *box_width.flatten().tolist()])):
+            some = ((i < height) & (j < box_width)).flatten().nonzero()[:, 0]
+            total.index_add_(0, some, rows[start[some] + i * width + j])
+    area = (height * box_width).clamp(min=1)
+    return total.reshape(*base.shape, rows.shape[1]) / area[..., None]
