@@ -1,5 +1,6 @@
 """Deformable operators for plain PyTorch; no OpenMMLab package is imported here."""
 
+from . import _old_checkpoints as _old_checkpoints
 from .dcnv3 import dcnv3
 from .dcnv4 import dcnv4
 from .deform_conv import (
@@ -16,10 +17,15 @@ from .deform_roi_pool import (
     ModulatedDeformRoIPoolPack,
     deform_roi_pool,
 )
+from .modules import DCNv3, DCNv3Conv2d, DCNv4, DCNv4Conv2d
 from .ps_roi_pool import PSRoIPool, ps_roi_pool
 from .roi_avg_pool import RoIAvgPool, roi_avg_pool
 
 __all__ = [
+    "DCNv3",
+    "DCNv3Conv2d",
+    "DCNv4",
+    "DCNv4Conv2d",
     "DeformConv2d",
     "DeformConv2dPack",
     "DeformRoIPool",
