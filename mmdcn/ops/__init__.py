@@ -11,6 +11,12 @@ from .deform_conv import (
     deform_conv2d,
     modulated_deform_conv2d,
 )
+from .deform_ps_roi_pool import (
+    DeformPSRoIPool,
+    DeformPSRoIPoolPack,
+    ModulatedDeformPSRoIPoolPack,
+    deform_ps_roi_pool,
+)
 from .deform_roi_pool import (
     DeformRoIPool,
     DeformRoIPoolPack,
@@ -28,16 +34,20 @@ __all__ = [
     "DCNv4Conv2d",
     "DeformConv2d",
     "DeformConv2dPack",
+    "DeformPSRoIPool",
+    "DeformPSRoIPoolPack",
     "DeformRoIPool",
     "DeformRoIPoolPack",
     "ModulatedDeformConv2d",
     "ModulatedDeformConv2dPack",
+    "ModulatedDeformPSRoIPoolPack",
     "ModulatedDeformRoIPoolPack",
     "PSRoIPool",
     "RoIAvgPool",
     "dcnv3",
     "dcnv4",
     "deform_conv2d",
+    "deform_ps_roi_pool",
     "deform_roi_pool",
     "modulated_deform_conv2d",
     "ps_roi_pool",

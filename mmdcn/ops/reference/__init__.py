@@ -6,6 +6,7 @@ native kernel does: any device, any torch. float16 and bfloat16 are computed in 
 
 from .dcnv3 import dcnv3, dcnv4
 from .deform_conv import deform_conv2d, modulated_deform_conv2d
+from .deform_ps_roi_pool import deform_ps_roi_pool
 from .deform_roi_pool import deform_roi_pool
 from .ps_roi_pool import ps_roi_pool
 from .roi_avg_pool import roi_avg_pool
@@ -14,6 +15,7 @@ __all__ = [
     "dcnv3",
     "dcnv4",
     "deform_conv2d",
+    "deform_ps_roi_pool",
     "deform_roi_pool",
     "modulated_deform_conv2d",
     "ps_roi_pool",

@@ -62,11 +62,15 @@ def clamped_sample(rows: Tensor, base: Tensor, y: Tensor, x: Tensor, size) -> Te
     return upper * (1 - ly) + lower * ly
 
 
-def rounded(position: Tensor) -> Tensor:
-    """Whole pixels, halves away from zero, limited so that sums of a few stay exact."""
+def round_half_away(position: Tensor) -> Tensor:
+    """Round to whole numbers, halves away from zero (torch.round takes them to the even one)."""
     whole = position.trunc()
-    whole = whole + ((position - whole).abs() >= 0.5) * position.sign()
-    return whole.clamp(-(2**30), 2**30).long()
+    return whole + ((position - whole).abs() >= 0.5) * position.sign()
+
+
+def rounded(position: Tensor) -> Tensor:
+    """Whole pixels as integers, limited so that sums of a few stay exact."""
+    return round_half_away(position).clamp(-(2**30), 2**30).long()
 
 
 def bin_pixels(start: Tensor, size: Tensor, bins: int, limit: int) -> tuple[Tensor, Tensor]:
