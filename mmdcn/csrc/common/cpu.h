@@ -53,6 +53,11 @@ MMDCN_INLINE To convert(From value) {
   }
 }
 
+template <typename From, typename To>
+inline void convert_copy(const From* __restrict src, int64_t count, To* __restrict dst) {
+  for (int64_t i = 0; i < count; ++i) dst[i] = convert<To>(src[i]);
+}
+
 // dst[c][r] = src[r][c] for a rows x cols block; ld are row lengths in elements.
 template <typename From, typename To>
 inline void transpose_block(const From* __restrict src, int64_t ld_src, To* __restrict dst,

@@ -192,58 +192,69 @@ MMDCN_INLINE void aggregate_impl(const DCNv3Shape& s, const Image<S>& image, int
   }
 }
 
-// A block of pixels of one group. dots[4 j + corner]: the dot product of the output gradient with
-// that neighbour of point j. Where grad_image is not null, the gradient is added to it.
-template <typename S, typename T>
-MMDCN_INLINE void spread_impl(const DCNv3Shape& s, int64_t group, const S* grad_output,
-                              const Image<S>& image, int64_t count, const Block<T>& block,
-                              T* grad_image, T* grad, T* dots) {
-  const int64_t taps = s.taps(), size = s.group_channels(), stride = block.capacity;
-  const int64_t channel = group * size;
-  for (int64_t i = 0; i < count; ++i) {
-    const S* __restrict grad_row = grad_output + i * s.channels + channel;
-    for (int64_t c = 0; c < size; ++c) grad[c] = to_compute(grad_row[c]);
-    for (int64_t j = i * taps; j < (i + 1) * taps; ++j) {
-      const int64_t rows[4] = {block.row[j], block.row[stride + j], block.row[2 * stride + j],
-                               block.row[3 * stride + j]};
-      const T weights[4] = {block.value[j], block.value[stride + j], block.value[2 * stride + j],
-                            block.value[3 * stride + j]};
+// A block of pixels, groups [group, group + groups). dots[4 j + corner]: the dot product of the
+// output gradient with that neighbour of point j. Where grad_image is not null, the gradient is added to it, in a loop of
+// its own: loads that follow stores to another array at the same place of a page would stall.
+template <int kTaps, typename S, typename T>
+MMDCN_INLINE void spread_impl(const DCNv3Shape& s, int64_t group, int64_t groups,
+                              const S* grad_output, const Image<S>& image, int64_t count,
+                              const Block<T>& block, T* grad_image, T* grad, T* dots) {
+  const int64_t taps = kTaps ? kTaps : s.taps(), size = s.group_channels();
+  const int64_t stride = block.capacity;
+  for (int64_t i = 0; i < count * groups; ++i, dots += 4 * taps) {
+    const int64_t channel = (group + i % groups) * size;
+    convert_copy(grad_output + i / groups * s.channels + channel, size, grad);
+    const int64_t* rows = block.row.get() + i * taps;
+    const T* weight = block.value.get() + i * taps;
+    for (int64_t k = 0; k < taps; ++k) {
       Vec<T, 4> sum = {};
       for_chunks<kLanes<S>>(
           0, size, [&](auto vectors, auto lanes, int64_t c) __attribute__((always_inline)) {
-#pragma GCC unroll 4
             for (int v = 0; v < vectors; ++v, c += lanes) {
               const Vec<T, lanes> g = load_vec<lanes>(grad + c);
               Vec<T, lanes> product[4];
 #pragma GCC unroll 4
               for (int corner = 0; corner < 4; ++corner) {
-                product[corner] = g * load_vec<lanes>(image.row(rows[corner] + channel) + c);
-                if (!grad_image || rows[corner] == image.missing) continue;
-                T* const out = grad_image + rows[corner] + channel + c;
-                store_vec<lanes>(out, load_vec<lanes>(out) + weights[corner] * g);
+                product[corner] =
+                    g * load_vec<lanes>(image.row(rows[corner * stride + k] + channel) + c);
               }
               sum += sum_lanes_of_four<T, lanes>(product);
             }
           });
-      store_vec<4>(dots + 4 * j, sum);
+      store_vec<4>(dots + 4 * k, sum);
     }
+    if (!grad_image) continue;
+    for_chunks<kLanes<T>>(
+        0, size, [&](auto vectors, auto lanes, int64_t c) __attribute__((always_inline)) {
+          for (int v = 0; v < vectors; ++v, c += lanes) {
+            const Vec<T, lanes> g = load_vec<lanes>(grad + c);
+            for (int64_t k = 0; k < taps; ++k) {
+#pragma GCC unroll 4
+              for (int corner = 0; corner < 4; ++corner) {
+                const int64_t row = rows[corner * stride + k];
+                if (row == image.missing) continue;
+                T* const out = grad_image + row + channel + c;
+                store_vec<lanes>(out, load_vec<lanes>(out) + weight[corner * stride + k] * g);
+              }
+            }
+          }
+        });
   }
 }
 
-// The gradients of offsets and tap weights from the dot products, over points [0, count).
+// The gradients of offsets, (dx, dy) pairs, and tap weights from the dot products.
 template <typename T>
 MMDCN_INLINE void point_gradients_impl(int64_t count, T scale, const T* __restrict dots,
                                        const T* __restrict value, int64_t stride,
-                                       T* __restrict grad_x, T* __restrict grad_y,
-                                       T* __restrict grad_weight) {
+                                       T* __restrict grad_offset, T* __restrict grad_weight) {
   MMDCN_INDEPENDENT
   for (int64_t j = 0; j < count; ++j) {
     const T d0 = dots[4 * j], d1 = dots[4 * j + 1], d2 = dots[4 * j + 2], d3 = dots[4 * j + 3];
     const T ly = value[kLy * stride + j], lx = value[kLx * stride + j];
     const T w = value[kTapWeight * stride + j] * scale;
     const T hy = T(1) - ly, hx = T(1) - lx;
-    grad_x[j] = w * bilinear_grad_x(ly, d0, d1, d2, d3);
-    grad_y[j] = w * bilinear_grad_y(lx, d0, d1, d2, d3);
+    grad_offset[2 * j] = w * bilinear_grad_x(ly, d0, d1, d2, d3);
+    grad_offset[2 * j + 1] = w * bilinear_grad_y(lx, d0, d1, d2, d3);
     grad_weight[j] = hy * (hx * d0 + lx * d1) + ly * (hx * d2 + lx * d3);
   }
 }
@@ -276,20 +287,21 @@ void softmax_gradient(int64_t taps, const T* weight, T* grad_weight) {
       aggregate_impl<0>(s, image, count, block, out);                                              \
     }                                                                                              \
   }                                                                                                \
-  MMDCN_CLONES void spread(const DCNv3Shape& s, int64_t group, const S* grad_output,               \
-                           const Image<S>& image, int64_t count, const Block<Compute<S>>& block,   \
-                           Compute<S>* grad_image, Compute<S>* grad, Compute<S>* dots) {           \
-    if (grad_image) {                                                                              \
-      spread_impl(s, group, grad_output, image, count, block, grad_image, grad, dots);             \
+  MMDCN_CLONES void spread(const DCNv3Shape& s, int64_t group, int64_t groups,                     \
+                           const S* grad_output, const Image<S>& image, int64_t count,             \
+                           const Block<Compute<S>>& block, Compute<S>* grad_image,                 \
+                           Compute<S>* grad, Compute<S>* dots) {                                   \
+    if (s.taps() == 9) {                                                                           \
+      spread_impl<9>(s, group, groups, grad_output, image, count, block, grad_image, grad, dots);  \
     } else {                                                                                       \
-      spread_impl<S, Compute<S>>(s, group, grad_output, image, count, block, nullptr, grad, dots); \
+      spread_impl<0>(s, group, groups, grad_output, image, count, block, grad_image, grad, dots);  \
     }                                                                                              \
   }
 
 #define MMDCN_GRADIENT_LOOPS(T)                                                                    \
   MMDCN_CLONES void point_gradients(int64_t count, T scale, const T* dots, const T* value,         \
-                                    int64_t stride, T* grad_x, T* grad_y, T* grad_weight) {        \
-    point_gradients_impl(count, scale, dots, value, stride, grad_x, grad_y, grad_weight);          \
+                                    int64_t stride, T* grad_offset, T* grad_weight) {              \
+    point_gradients_impl(count, scale, dots, value, stride, grad_offset, grad_weight);             \
   }
 
 MMDCN_DCNV3_LOOPS(double)
@@ -330,38 +342,39 @@ void dcnv3_backward_cpu(const DCNv3Shape& s, const S* grad_output, const S* inpu
   const Grid<T> grid(s);
   const Buffer<S> zeros = make_zeros<S>(s.channels);
   const int64_t taps = s.taps(), pixels = s.out_pixels(), image_size = s.height * s.width * s.channels;
-  const int64_t block_pixels = std::max<int64_t>(1, kBlockPoints / taps);
-  const int64_t block_points = block_pixels * taps;
   T* const grad_images = grad_input ? grad_input->mutable_data_ptr<T>() : nullptr;
   if (grad_input) torch::stable::zero_(*grad_input);
   torch::stable::parallel_for(0, s.batch * s.groups, 1, [&](int64_t begin, int64_t end) {
-    const Block<T> block(block_points);
+    const int64_t capacity = std::max(kBlockPoints, s.groups * taps);
+    const Block<T> block(capacity);
     const Buffer<T> grad = make_buffer<T>(s.group_channels());
-    const Buffer<T> dots = make_buffer<T>(4 * block_points);
-    const Buffer<T> grad_x = make_buffer<T>(block_points), grad_y = make_buffer<T>(block_points);
-    const Buffer<T> grad_weight = make_buffer<T>(block_points);
-    for (int64_t item = begin; item < end; ++item) {
+    const Buffer<T> dots = make_buffer<T>(4 * capacity);
+    const Buffer<T> grad_offset = make_buffer<T>(2 * capacity);
+    const Buffer<T> grad_weight = make_buffer<T>(capacity);
+    for (int64_t item = begin; item < end;) {  // the groups of an image that are this thread's
       const int64_t n = item / s.groups, group = item % s.groups;
+      const int64_t groups = std::min(s.groups - group, end - item);
+      item += groups;
+      const int64_t block_pixels = std::max<int64_t>(1, kBlockPoints / (groups * taps));
       const Image<S> image(input + n * image_size, zeros.get());
       for (int64_t first = 0; first < pixels; first += block_pixels) {
         const int64_t count = std::min(block_pixels, pixels - first);
-        locate(s, grid, points, softmax, image, n, first, count, group, 1, block);
-        spread(s, group, grad_output + (n * pixels + first) * s.channels, image, count, block,
-               grad_images ? grad_images + n * image_size : nullptr, grad.get(), dots.get());
-        point_gradients(count * taps, grid.scale, dots.get(), block.value.get(), block.capacity,
-                        grad_x.get(), grad_y.get(), grad_weight.get());
-        for (int64_t i = 0; i < count; ++i) {
-          const int64_t at = i * taps, row = n * pixels + first + i;
+        locate(s, grid, points, softmax, image, n, first, count, group, groups, block);
+        spread(s, group, groups, grad_output + (n * pixels + first) * s.channels, image, count,
+               block, grad_images ? grad_images + n * image_size : nullptr, grad.get(),
+               dots.get());
+        point_gradients(count * groups * taps, grid.scale, dots.get(), block.value.get(),
+                        block.capacity, grad_offset.get(), grad_weight.get());
+        for (int64_t i = 0; i < count * groups; ++i) {
+          const int64_t at = i * taps, row = n * pixels + first + i / groups;
+          const int64_t g = group + i % groups;
           if (softmax) softmax_gradient(taps, block.field(kTapWeight) + at, grad_weight.get() + at);
-          S* offset = grad_points.offset + row * grad_points.offset_pixel +
-                      group * grad_points.offset_group;
-          S* weight = grad_points.weight + row * grad_points.weight_pixel +
-                      group * grad_points.weight_group;
-          for (int64_t k = 0; k < taps; ++k) {
-            offset[2 * k] = convert<S>(grad_x[at + k]);
-            offset[2 * k + 1] = convert<S>(grad_y[at + k]);
-            weight[k] = convert<S>(grad_weight[at + k]);
-          }
+          convert_copy(
+              grad_offset.get() + 2 * at, 2 * taps,
+              grad_points.offset + row * grad_points.offset_pixel + g * grad_points.offset_group);
+          convert_copy(
+              grad_weight.get() + at, taps,
+              grad_points.weight + row * grad_points.weight_pixel + g * grad_points.weight_group);
         }
       }
     }
