@@ -141,7 +141,7 @@ def _fake(
 
 
 def _backward_fake(grad_output, input, offset, mask, *options):
-    need_input = options[-1]
+    need_input = options[-2]
     return (
         input.new_empty(input.shape if need_input else (0,)),
         offset.new_empty(offset.shape),
@@ -157,7 +157,11 @@ def _setup_context(ctx, inputs, output):
 def _backward(ctx, grad_output):
     needs = ctx.needs_input_grad
     grads = torch.ops.mmdcn.dcnv3_backward(
-        grad_output, *ctx.saved_tensors, *ctx.options, needs[0]
+        grad_output,
+        *ctx.saved_tensors,
+        *ctx.options,
+        needs[0],
+        torch.are_deterministic_algorithms_enabled(),
     )
     grads = (g if need else None for g, need in zip(grads, needs[:3], strict=True))
     return *grads, *[None] * len(ctx.options)

@@ -174,7 +174,7 @@ def _fake(input, offset, mask, weight, bias, stride, padding, dilation, groups, 
 
 def _backward_fake(
     grad_output, input, offset, mask, weight, stride, padding, dilation, groups, deform_groups,
-    need_input, need_offset, need_weight,
+    need_input, need_offset, need_weight, deterministic,
 ):  # fmt: skip
     def grad(needed, tensor):
         return torch.empty(
@@ -211,6 +211,7 @@ def _backward(ctx, grad_output):
         needs[0],
         needs[1] or needs[2],
         needs[3] or needs[4],
+        torch.are_deterministic_algorithms_enabled(),
     )
     return *(g if need else None for g, need in zip(grads, needs[:5], strict=True)), *[None] * 5
 

@@ -41,6 +41,20 @@ DCNv3Shape dcnv3_shape(const Tensor& input, const std::vector<int64_t>& kernel_s
   return s;
 }
 
+DCNv3Shape dcnv3_shape(const Tensor& input, const Tensor& offset, const Tensor& mask,
+                       const std::vector<int64_t>& kernel_size, const std::vector<int64_t>& stride,
+                       const std::vector<int64_t>& padding, const std::vector<int64_t>& dilation,
+                       int64_t groups, double offset_scale, bool remove_center) {
+  const DCNv3Shape s = dcnv3_shape(input, kernel_size, stride, padding, dilation, groups,
+                                   offset_scale, remove_center);
+  check_like(offset, "offset", input, "input");
+  check_like(mask, "mask", input, "input");
+  const int64_t points = groups * s.taps();
+  check_shape(offset, "offset", {s.batch, s.out_h, s.out_w, 2 * points});
+  check_shape(mask, "mask", {s.batch, s.out_h, s.out_w, points});
+  return s;
+}
+
 }  // namespace mmdcn
 
 STABLE_TORCH_LIBRARY_FRAGMENT(mmdcn, m) {
@@ -48,10 +62,11 @@ STABLE_TORCH_LIBRARY_FRAGMENT(mmdcn, m) {
       "dcnv3(Tensor input, Tensor offset, Tensor mask, int[] kernel_size, int[] stride, "
       "int[] padding, int[] dilation, int groups, float offset_scale, bool remove_center, "
       "bool mask_softmax) -> Tensor");
-  // An input gradient that is not needed comes back as an empty tensor.
+  // An input gradient that is not needed comes back as an empty tensor. deterministic: gradients
+  // must be the same bits in every run (on the CPU they always are).
   m.def(
       "dcnv3_backward(Tensor grad_output, Tensor input, Tensor offset, Tensor mask, "
       "int[] kernel_size, int[] stride, int[] padding, int[] dilation, int groups, "
-      "float offset_scale, bool remove_center, bool mask_softmax, bool need_input) "
-      "-> (Tensor, Tensor, Tensor)");
+      "float offset_scale, bool remove_center, bool mask_softmax, bool need_input, "
+      "bool deterministic) -> (Tensor, Tensor, Tensor)");
 }

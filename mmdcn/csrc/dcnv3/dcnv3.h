@@ -25,12 +25,24 @@ DCNv3Shape dcnv3_shape(const Tensor& input, const std::vector<int64_t>& kernel_s
                        const std::vector<int64_t>& dilation, int64_t groups, double offset_scale,
                        bool remove_center);
 
+// The same for all arguments of dcnv3.
+DCNv3Shape dcnv3_shape(const Tensor& input, const Tensor& offset, const Tensor& mask,
+                       const std::vector<int64_t>& kernel_size, const std::vector<int64_t>& stride,
+                       const std::vector<int64_t>& padding, const std::vector<int64_t>& dilation,
+                       int64_t groups, double offset_scale, bool remove_center);
+
 // Where the taps of a (pixel, group) stand: offsets as (dx, dy) pairs and one weight a tap.
 template <typename S>
 struct DCNv3Points {
   S *offset, *weight;
   int64_t offset_pixel, offset_group, weight_pixel, weight_group;  // strides
 };
+
+// The points of dcnv3.
+template <typename S>
+DCNv3Points<S> dcnv3_points(const DCNv3Shape& s, S* offset, S* mask) {
+  return {offset, mask, 2 * s.groups * s.taps(), 2 * s.taps(), s.groups * s.taps(), s.taps()};
+}
 
 template <typename S>
 void dcnv3_forward_cpu(const DCNv3Shape& s, const S* input, const DCNv3Points<const S>& points,

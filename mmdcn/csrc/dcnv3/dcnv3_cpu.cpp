@@ -3,39 +3,21 @@
 namespace mmdcn {
 namespace {
 
-DCNv3Shape check(const Tensor& input, const Tensor& offset, const Tensor& mask,
-                 const std::vector<int64_t>& kernel_size, const std::vector<int64_t>& stride,
-                 const std::vector<int64_t>& padding, const std::vector<int64_t>& dilation,
-                 int64_t groups, double offset_scale, bool remove_center) {
-  const DCNv3Shape s = dcnv3_shape(input, kernel_size, stride, padding, dilation, groups,
-                                   offset_scale, remove_center);
-  check_like(offset, "offset", input, "input");
-  check_like(mask, "mask", input, "input");
-  const int64_t points = groups * s.taps();
-  check_shape(offset, "offset", {s.batch, s.out_h, s.out_w, 2 * points});
-  check_shape(mask, "mask", {s.batch, s.out_h, s.out_w, points});
-  return s;
-}
-
-template <typename S>
-DCNv3Points<S> layout(const DCNv3Shape& s, S* offset, S* mask) {
-  return {offset, mask, 2 * s.groups * s.taps(), 2 * s.taps(), s.groups * s.taps(), s.taps()};
-}
-
 Tensor dcnv3_cpu(const Tensor& input_any, const Tensor& offset_any, const Tensor& mask_any,
                  std::vector<int64_t> kernel_size, std::vector<int64_t> stride,
                  std::vector<int64_t> padding, std::vector<int64_t> dilation, int64_t groups,
                  double offset_scale, bool remove_center, bool mask_softmax) {
-  const DCNv3Shape s = check(input_any, offset_any, mask_any, kernel_size, stride, padding,
-                             dilation, groups, offset_scale, remove_center);
+  const DCNv3Shape s = dcnv3_shape(input_any, offset_any, mask_any, kernel_size, stride, padding,
+                                   dilation, groups, offset_scale, remove_center);
   const Tensor input = torch::stable::contiguous(input_any);
   const Tensor offset = torch::stable::contiguous(offset_any);
   const Tensor mask = torch::stable::contiguous(mask_any);
-  Tensor output = torch::stable::empty({s.batch, s.out_h, s.out_w, s.channels}, input.scalar_type());
+  Tensor output =
+      torch::stable::empty({s.batch, s.out_h, s.out_w, s.channels}, input.scalar_type());
   dispatch_floating(input.scalar_type(), [&](auto zero) {
     using S = decltype(zero);
     dcnv3_forward_cpu<S>(s, input.const_data_ptr<S>(),
-                         layout(s, offset.const_data_ptr<S>(), mask.const_data_ptr<S>()),
+                         dcnv3_points(s, offset.const_data_ptr<S>(), mask.const_data_ptr<S>()),
                          mask_softmax, output.mutable_data_ptr<S>());
   });
   return output;
@@ -45,9 +27,10 @@ std::tuple<Tensor, Tensor, Tensor> dcnv3_backward_cpu_boxed(
     const Tensor& grad_any, const Tensor& input_any, const Tensor& offset_any,
     const Tensor& mask_any, std::vector<int64_t> kernel_size, std::vector<int64_t> stride,
     std::vector<int64_t> padding, std::vector<int64_t> dilation, int64_t groups,
-    double offset_scale, bool remove_center, bool mask_softmax, bool need_input) {
-  const DCNv3Shape s = check(input_any, offset_any, mask_any, kernel_size, stride, padding,
-                             dilation, groups, offset_scale, remove_center);
+    double offset_scale, bool remove_center, bool mask_softmax, bool need_input,
+    bool /*deterministic*/) {
+  const DCNv3Shape s = dcnv3_shape(input_any, offset_any, mask_any, kernel_size, stride, padding,
+                                   dilation, groups, offset_scale, remove_center);
   check_shape(grad_any, "grad_output", {s.batch, s.out_h, s.out_w, s.channels});
   check_like(grad_any, "grad_output", input_any, "input");
   const Tensor grad_output = torch::stable::contiguous(grad_any);
@@ -63,9 +46,9 @@ std::tuple<Tensor, Tensor, Tensor> dcnv3_backward_cpu_boxed(
     using S = decltype(zero);
     dcnv3_backward_cpu<S>(
         s, grad_output.const_data_ptr<S>(), input.const_data_ptr<S>(),
-        layout(s, offset.const_data_ptr<S>(), mask.const_data_ptr<S>()), mask_softmax,
+        dcnv3_points(s, offset.const_data_ptr<S>(), mask.const_data_ptr<S>()), mask_softmax,
         need_input ? &grad_input : nullptr,
-        layout(s, grad_offset.mutable_data_ptr<S>(), grad_mask.mutable_data_ptr<S>()));
+        dcnv3_points(s, grad_offset.mutable_data_ptr<S>(), grad_mask.mutable_data_ptr<S>()));
   });
   return {cast(grad_input, own), grad_offset, grad_mask};
 }

@@ -229,7 +229,8 @@ Gradients deform_conv2d_backward_cpu(const Tensor& grad_output, const Tensor& in
                                      const Tensor& weight, std::vector<int64_t> stride,
                                      std::vector<int64_t> padding, std::vector<int64_t> dilation,
                                      int64_t groups, int64_t deform_groups, bool need_input,
-                                     bool need_offset, bool need_weight) {
+                                     bool need_offset, bool need_weight,
+                                     bool /*deterministic*/) {
   const DeformConvShape s = deform_conv_shape(input, offset, mask, weight, std::nullopt, stride,
                                               padding, dilation, groups, deform_groups);
   check_shape(grad_output, "grad_output", {s.batch, s.out_channels, s.out_h, s.out_w});
