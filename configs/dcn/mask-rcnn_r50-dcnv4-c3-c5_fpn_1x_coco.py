@@ -1,0 +1,12 @@
+_base_ = "mmdet::mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py"
+
+custom_imports = dict(imports=["mmdcn.models"], allow_failed_imports=False)
+
+model = dict(
+    backbone=dict(
+        # the file behind torchvision://resnet50, without the need for torchvision
+        init_cfg=dict(checkpoint="https://download.pytorch.org/models/resnet50-0676ba61.pth"),
+        dcn=dict(type="mmdcn.DCNv4", fallback_on_stride=False),
+        stage_with_dcn=(False, True, True, True),
+    )
+)
