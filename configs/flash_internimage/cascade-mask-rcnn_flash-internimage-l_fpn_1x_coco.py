@@ -1,0 +1,17 @@
+_base_ = [
+    "../_base_/models/cascade-mask-rcnn_flash-internimage_fpn.py",
+    "../_base_/schedules/coco-instance_adamw_1x.py",
+]
+
+pretrained = "https://huggingface.co/OpenGVLab/DCNv4/resolve/main/flash_intern_image_l_22k_384.pth"
+model = dict(
+    backbone=dict(
+        arch="large",
+        drop_path_rate=0.4,
+        init_cfg=dict(checkpoint=pretrained),
+    ),
+    neck=dict(in_channels=[160, 320, 640, 1280]),
+)
+
+optim_wrapper = dict(paramwise_cfg=dict(layer_decay_rate=0.94))
+default_hooks = dict(checkpoint=dict(max_keep_ckpts=1))

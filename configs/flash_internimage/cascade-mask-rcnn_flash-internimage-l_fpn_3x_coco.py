@@ -1,0 +1,25 @@
+_base_ = [
+    "../_base_/models/cascade-mask-rcnn_flash-internimage_fpn.py",
+    "../_base_/schedules/coco-instance_adamw_3x.py",
+]
+
+pretrained = "https://huggingface.co/OpenGVLab/DCNv4/resolve/main/flash_intern_image_l_22k_384.pth"
+model = dict(
+    backbone=dict(
+        arch="large",
+        drop_path_rate=0.4,
+        with_cp=True,
+        init_cfg=dict(checkpoint=pretrained),
+    ),
+    neck=dict(in_channels=[160, 320, 640, 1280]),
+)
+
+train_dataloader = dict(batch_size=4)
+optim_wrapper = dict(
+    optimizer=dict(lr=2e-4), paramwise_cfg=dict(layer_decay_rate=0.9, offset_lr_scale=0.01)
+)
+default_hooks = dict(checkpoint=dict(max_keep_ckpts=1))
+custom_hooks = [
+    dict(type="EMAHook", ema_type="ExpMomentumEMA", momentum=1e-4, gamma=2000, priority=49)
+]
+auto_scale_lr = dict(base_batch_size=64)

@@ -1,0 +1,20 @@
+_base_ = [
+    "../_base_/models/mask-rcnn_flash-internimage_fpn.py",
+    "../_base_/schedules/coco-instance_adamw_3x.py",
+]
+
+pretrained = "https://huggingface.co/OpenGVLab/DCNv4/resolve/main/flash_intern_image_s_1k_224.pth"
+model = dict(
+    backbone=dict(
+        arch="small",
+        drop_path_rate=0.4,
+        with_cp=True,
+        init_cfg=dict(checkpoint=pretrained),
+    ),
+    neck=dict(in_channels=[80, 160, 320, 640]),
+)
+
+train_dataloader = dict(batch_size=8)
+optim_wrapper = dict(optimizer=dict(lr=2e-4))
+default_hooks = dict(checkpoint=dict(max_keep_ckpts=1))
+auto_scale_lr = dict(base_batch_size=64)

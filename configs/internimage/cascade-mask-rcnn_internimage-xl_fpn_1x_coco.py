@@ -1,0 +1,18 @@
+_base_ = [
+    "../_base_/models/cascade-mask-rcnn_internimage_fpn.py",
+    "../_base_/schedules/coco-instance_adamw_1x.py",
+]
+
+pretrained = (
+    "https://huggingface.co/OpenGVLab/InternImage/resolve/main/internimage_xl_22k_192to384.pth"
+)
+model = dict(
+    backbone=dict(
+        arch="xlarge",
+        drop_path_rate=0.4,
+        init_cfg=dict(checkpoint=pretrained),
+    ),
+    neck=dict(in_channels=[192, 384, 768, 1536]),
+)
+
+optim_wrapper = dict(paramwise_cfg=dict(layer_decay_rate=0.94))

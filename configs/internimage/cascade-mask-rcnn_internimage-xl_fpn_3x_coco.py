@@ -1,0 +1,24 @@
+_base_ = [
+    "../_base_/models/cascade-mask-rcnn_internimage_fpn.py",
+    "../_base_/schedules/coco-instance_adamw_3x.py",
+]
+
+pretrained = (
+    "https://huggingface.co/OpenGVLab/InternImage/resolve/main/internimage_xl_22k_192to384.pth"
+)
+model = dict(
+    backbone=dict(
+        arch="xlarge",
+        drop_path_rate=0.6,
+        init_cfg=dict(checkpoint=pretrained),
+    ),
+    neck=dict(in_channels=[192, 384, 768, 1536]),
+)
+
+optim_wrapper = dict(
+    optimizer=dict(lr=2e-4), paramwise_cfg=dict(layer_decay_rate=0.9, offset_lr_scale=0.01)
+)
+custom_hooks = [
+    dict(type="EMAHook", ema_type="ExpMomentumEMA", momentum=1e-4, gamma=2000, priority=49)
+]
+auto_scale_lr = dict(base_batch_size=64)
