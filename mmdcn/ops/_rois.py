@@ -67,7 +67,7 @@ def register_box_pool(name: str, check: Callable[..., int]) -> None:
     """
     from ._registration import register
 
-    backward = getattr(torch.ops.mmdcn, f"{name}_backward").default
+    backward_op = getattr(torch.ops.mmdcn, f"{name}_backward").default
 
     def fake(input, rois, output_size, spatial_scale):
         channels = check(input, rois, output_size, spatial_scale)
@@ -77,17 +77,17 @@ def register_box_pool(name: str, check: Callable[..., int]) -> None:
         input, rois, *ctx.options = inputs
         ctx.save_for_backward(input, rois)
 
+    def backward(ctx, grad_output):
+        deterministic = torch.are_deterministic_algorithms_enabled()
+        grad = backward_op(grad_output, *ctx.saved_tensors, *ctx.options, deterministic)
+        return grad, None, None, None
+
     register(
         name,
         fake=fake,
         backward_fake=lambda grad_output, input, *_: fake_grad_input(input, True),
         setup_context=setup_context,
-        backward=lambda ctx, grad: (
-            backward(grad, *ctx.saved_tensors, *ctx.options),
-            None,
-            None,
-            None,
-        ),
+        backward=backward,
         # How many pixels a bin has, the shapes do not say: it counts as one.
         flops=lambda *_, out_shape, **__: math.prod(out_shape),
         backward_flops=lambda grad_shape, *_, **__: math.prod(grad_shape),

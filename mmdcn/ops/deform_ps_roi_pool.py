@@ -149,7 +149,7 @@ def _fake(input, rois, offset, mask, output_size, output_channels, *options):
 
 
 def _backward_fake(grad_output, input, rois, offset, mask, *options):
-    need_input, need_offset = options[-2:]
+    need_input, need_offset, _ = options[-3:]
     return (
         fake_grad_input(input, need_input),
         fake_grad(input, offset, need_offset),
@@ -165,7 +165,12 @@ def _setup_context(ctx, inputs, output):
 def _backward(ctx, grad_output):
     needs = ctx.needs_input_grad
     grads = torch.ops.mmdcn.deform_ps_roi_pool_backward.default(
-        grad_output, *ctx.saved_tensors, *ctx.options, needs[0], needs[2] or needs[3]
+        grad_output,
+        *ctx.saved_tensors,
+        *ctx.options,
+        needs[0],
+        needs[2] or needs[3],
+        torch.are_deterministic_algorithms_enabled(),
     )
     grad_input, grad_offset, grad_mask = (
         grad if need else None

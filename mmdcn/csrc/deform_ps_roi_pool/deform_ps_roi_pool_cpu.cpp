@@ -100,7 +100,7 @@ std::tuple<Tensor, Tensor, Tensor> deform_ps_roi_pool_backward_cpu(
     std::optional<Tensor> offset, std::optional<Tensor> mask, std::vector<int64_t> output_size,
     int64_t output_channels, int64_t group_size, std::vector<int64_t> part_size,
     int64_t sample_per_part, double spatial_scale, double trans_std, bool need_input,
-    bool need_offset) {
+    bool need_offset, bool /*deterministic*/) {
   const DeformPSRoiPoolShape s =
       deform_ps_roi_pool_shape(input, rois, offset, mask, output_size, output_channels, group_size,
                                part_size, sample_per_part, spatial_scale, trans_std);

@@ -100,7 +100,8 @@ Tensor deform_roi_pool_cpu(const Tensor& input, const Tensor& rois, std::optiona
 std::tuple<Tensor, Tensor, Tensor> deform_roi_pool_backward_cpu(
     const Tensor& grad_output, const Tensor& input, const Tensor& rois,
     std::optional<Tensor> offset, std::optional<Tensor> mask, std::vector<int64_t> output_size,
-    double spatial_scale, int64_t sampling_ratio, double gamma, bool need_input, bool need_offset) {
+    double spatial_scale, int64_t sampling_ratio, double gamma, bool need_input, bool need_offset,
+    bool /*deterministic*/) {
   const DeformRoiPoolShape s = deform_roi_pool_shape(input, rois, offset, mask, output_size,
                                                      spatial_scale, sampling_ratio, gamma);
   check_grad_output(grad_output, s, input);

@@ -23,7 +23,8 @@ Tensor ps_roi_pool_cpu(const Tensor& input, const Tensor& rois, std::vector<int6
 }
 
 Tensor ps_roi_pool_backward_cpu(const Tensor& grad_output, const Tensor& input, const Tensor& rois,
-                                std::vector<int64_t> output_size, double spatial_scale) {
+                                std::vector<int64_t> output_size, double spatial_scale,
+                                bool /*deterministic*/) {
   const RoiPoolShape s = ps_roi_pool_shape(input, rois, output_size, spatial_scale);
   check_grad_output(grad_output, s, input);
   return dispatch_compute(input.scalar_type(), [&](auto zero) {

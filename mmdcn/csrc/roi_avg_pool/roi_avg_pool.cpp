@@ -3,7 +3,8 @@
 STABLE_TORCH_LIBRARY_FRAGMENT(mmdcn, m) {
   m.def(
       "roi_avg_pool(Tensor input, Tensor rois, int[] output_size, float spatial_scale) -> Tensor");
+  // deterministic: the gradient must be the same bits in every run (on the CPU it always is).
   m.def(
       "roi_avg_pool_backward(Tensor grad_output, Tensor input, Tensor rois, int[] output_size, "
-      "float spatial_scale) -> Tensor");
+      "float spatial_scale, bool deterministic) -> Tensor");
 }
