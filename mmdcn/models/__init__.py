@@ -3,6 +3,6 @@
 It needs MMEngine only. MMDetection and MMSegmentation find the modules by the prefix ``mmdcn.``.
 """
 
-from mmdcn.models import backbones, dcn
+from mmdcn.models import backbones, dcn, norm, roi_extractor
 
-__all__ = ["backbones", "dcn"]
+__all__ = ["backbones", "dcn", "norm", "roi_extractor"]
