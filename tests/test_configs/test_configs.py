@@ -12,6 +12,7 @@ pytest.importorskip("mmdet")
 CONFIGS = Path(__file__).parents[2] / "configs"
 ALL = sorted(p for p in CONFIGS.rglob("*.py") if "_base_" not in p.parts)
 DCN = sorted((CONFIGS / "dcn").glob("*_r50-*dconv-c3-c5_*.py"))
+DPOOL = sorted((CONFIGS / "dcn").glob("*_r50_fpn_*dpool_*.py"))
 DCNV3_AND_4 = sorted((CONFIGS / "dcn").glob("*_r50-dcnv*-c3-c5_*.py"))
 
 
@@ -58,6 +59,22 @@ def test_dcn_models_have_the_state_dict_of_mmdet(path):
     assert ours == expected
 
 
+@pytest.mark.parametrize("path", DPOOL, ids=name)
+def test_dpool_models_have_the_state_dict_of_mmdet(path):
+    pytest.importorskip("mmcv.ops")
+    ours = {k: v.shape for k, v in build(Config.fromfile(path), "meta").state_dict().items()}
+    folder = "dcnv2" if "mdpool" in path.stem else "dcn"
+    box_only = mmdet_config(f"{folder}/{path.name.replace('mask', 'faster')}")
+    oracle = Config.fromfile(box_only)
+    if "mask" in path.stem:  # MMDetection has its Mask R-CNN and its RoI layer, not together
+        box_extractor = oracle.model.roi_head.bbox_roi_extractor
+        oracle = Config.fromfile(mmdet_config("mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py"))
+        oracle.model.roi_head.bbox_roi_extractor = box_extractor
+    expected = {k: v.shape for k, v in build(oracle, "meta").state_dict().items()}
+    assert "roi_head.bbox_roi_extractor.roi_layers.3.offset_fc.4.weight" in ours
+    assert ours == expected
+
+
 def mmdet_config(path):
     from mmengine.utils import get_installed_path
 
@@ -72,16 +89,34 @@ def offset_layers(model):
 
 @pytest.mark.parametrize("path", DCN + DCNV3_AND_4, ids=name)
 def test_dcn_models_train_and_predict(path):
+    model = train_and_predict(Config.fromfile(path), with_mask="mask" in path.stem)
+    offsets = offset_layers(model)
+    assert len(offsets) == 13 and all(m.weight.grad.any() for m in offsets)
+
+
+@pytest.mark.parametrize("path", DPOOL, ids=name)
+def test_dpool_models_train_and_predict(path):
+    cfg = Config.fromfile(path)
+    cfg.model.roi_head.bbox_roi_extractor.roi_layer.deform_fc_channels = 32
+    model = train_and_predict(cfg, with_mask="mask" in path.stem)
+    # All RoIs of these small images belong to the finest level.
+    first, *others = model.roi_head.bbox_roi_extractor.roi_layers
+    assert hasattr(first, "mask_fc") == ("mdpool" in path.stem)
+    heads = [first.offset_fc[-1]] + ([first.mask_fc[2]] if hasattr(first, "mask_fc") else [])
+    assert all(m.weight.grad.any() for m in heads)
+    assert all(p.grad is not None for layer in others for p in layer.parameters())
+
+
+def train_and_predict(cfg, with_mask):
+    """One loss with its gradients and one prediction; returns the model."""
     from mmdet.testing import demo_mm_inputs
 
     torch.manual_seed(0)
-    cfg = Config.fromfile(path)
     # Download nothing, and let the gradient through: without pretrained weights ResNet starts every
     # residual branch at zero.
     cfg.model.backbone.update(init_cfg=None, zero_init_residual=False)
     # Few proposals, for speed.
     cfg.model.train_cfg.rpn_proposal.max_per_img = cfg.model.test_cfg.rpn.max_per_img = 20
-    with_mask = "mask" in path.stem
     model = build(cfg)
     model.init_weights()
     batch = demo_mm_inputs(1, image_shapes=[(3, 64, 96)], num_items=[2], with_mask=with_mask)
@@ -89,11 +124,10 @@ def test_dcn_models_train_and_predict(path):
     loss, _ = model.parse_losses(losses)
     assert loss.isfinite()
     loss.backward()
-    offsets = offset_layers(model)
-    assert len(offsets) == 13 and all(m.weight.grad.any() for m in offsets)
     model.eval()
     with torch.no_grad():
         (sample,) = model.forward(**model.data_preprocessor(batch, False), mode="predict")
     predicted = sample.pred_instances
     assert len(predicted.bboxes) == len(predicted.scores) == len(predicted.labels)
     assert ("masks" in predicted) == with_mask
+    return model

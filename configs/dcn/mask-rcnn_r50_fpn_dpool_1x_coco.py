@@ -1,0 +1,18 @@
+_base_ = "mmdet::mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py"
+
+custom_imports = dict(imports=["mmdcn.models"], allow_failed_imports=False)
+
+model = dict(
+    backbone=dict(
+        # the file behind torchvision://resnet50, without the need for torchvision
+        init_cfg=dict(checkpoint="https://download.pytorch.org/models/resnet50-0676ba61.pth"),
+    ),
+    roi_head=dict(
+        bbox_roi_extractor=dict(
+            type="mmdcn.SingleRoIExtractor",
+            roi_layer=dict(
+                _delete_=True, type="mmdcn.DeformRoIPoolPack", output_size=7, output_channels=256
+            ),
+        )
+    ),
+)
