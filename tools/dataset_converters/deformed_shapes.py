@@ -349,7 +349,7 @@ def draw_scene(rng: np.random.Generator, size: int, kind: str) -> Scene:
     for _ in range(count):
         category = int(rng.integers(len(CLASSES)))
         for _ in range(100):
-            scale = math.exp(rng.uniform(math.log(0.13), math.log(0.28))) * size
+            scale = math.exp(rng.uniform(math.log(0.16), math.log(0.3))) * size
             position = rng.uniform(0.08, 0.92, 2) * size
             if anchor is not None and rng.random() < 0.5:  # close to the last one: overlap
                 position = anchor + rng.normal(0, 0.2 * size, 2)
@@ -374,8 +374,8 @@ def draw_image(index: int, *, seed: int, split: str, size: int) -> tuple[bytes, 
     angle = rng.uniform(0, 2 * math.pi)
     light = np.array([math.cos(angle), math.sin(angle)])  # points towards the light
     image = background(rng, size)
-    for _ in range(rng.integers(2, 7)):
-        scale = rng.uniform(0.05, 0.2) * size
+    for _ in range(rng.integers(1, 6)):
+        scale = rng.uniform(0.05, 0.16) * size
         # Bent less: a strongly bent ellipse would be a crescent.
         points = deform(distractor(rng), rng, bend=0.25) * scale + rng.uniform(0, 1, 2) * size
         paint(image, coverage(points, size), light, rng)
@@ -514,8 +514,8 @@ def generate(out: str | Path, train: int, val: int, size: int, seed: int, worker
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
     parser.add_argument('--out', default='data/deformed_shapes', help='folder to write')
-    parser.add_argument('--train', type=int, default=1200, help='number of training images')
-    parser.add_argument('--val', type=int, default=200, help='number of validation images')
+    parser.add_argument('--train', type=int, default=2000, help='number of training images')
+    parser.add_argument('--val', type=int, default=300, help='number of validation images')
     parser.add_argument('--size', type=int, default=128, help='width and height in pixels')
     parser.add_argument('--seed', type=int, default=0)
     parser.add_argument('--workers', type=int, default=os.cpu_count() or 1,
