@@ -7,6 +7,7 @@ Everything static stands in ``pyproject.toml``; this file holds what needs code.
            which runs the slow reference operators
     1      build it; a failure is an error
     0      do not build it
+``MMDCN_SANITIZE=address,undefined`` instruments the library for ``make sanitize``.
 """
 
 import os
@@ -35,7 +36,19 @@ MIN_TORCH = (2, 10)
 STABLE_ABI_FLAGS = ["-DTORCH_TARGET_VERSION=0x020a000000000000", "-DTORCH_STABLE_ONLY"]
 # Without errno and traps of scalar maths the loops over sampling points vectorise.
 MATH_FLAGS = ["-fno-math-errno", "-fno-trapping-math"]
-CXX_FLAGS = ["-O3", "-g0", "-std=c++20", "-fvisibility=hidden", "-Wall", "-Wno-psabi", *MATH_FLAGS, *STABLE_ABI_FLAGS]
+CXX_FLAGS = [
+    "-O3",
+    "-g0",
+    "-std=c++20",
+    "-fvisibility=hidden",
+    "-Wall",
+    "-Wno-psabi",
+    *MATH_FLAGS,
+    *STABLE_ABI_FLAGS,
+]
+SANITIZERS = os.environ.get("MMDCN_SANITIZE")
+SANITIZE_FLAGS = [f"-fsanitize={SANITIZERS}", "-fno-sanitize-recover=all"] if SANITIZERS else []
+DEBUG_FLAGS = ["-O1", "-g1", "-fno-omit-frame-pointer"] if SANITIZERS else []
 
 
 class BuildError(RuntimeError):
@@ -77,7 +90,8 @@ def native_extensions() -> list:
             f"{PACKAGE}._C",
             sources,
             include_dirs=[str(ROOT / CSRC)],
-            extra_compile_args={"cxx": CXX_FLAGS},
+            extra_compile_args={"cxx": [*CXX_FLAGS, *DEBUG_FLAGS, *SANITIZE_FLAGS]},
+            extra_link_args=SANITIZE_FLAGS,
             depends=csrc_files(".h"),
             py_limited_api=True,  # leaves libtorch_python out; no source uses the Python API
         )
@@ -95,7 +109,7 @@ def torch_build_ext() -> type:
         def finalize_options(self):
             super().finalize_options()
             # pip builds in a new temporary folder each time; a lasting one keeps rebuilds short.
-            self.build_temp = str(ROOT / "build" / "ext")
+            self.build_temp = str(ROOT / "build" / ("sanitize" if SANITIZERS else "ext"))
 
         def run(self):
             if BUILD_EXT == "1":

@@ -326,6 +326,12 @@ class OperatorSuite:
         for name in names:
             assert actual[name].dtype == mixed[name].dtype
 
+    def test_autocast_leaves_float64_alone(self, implementation):
+        args = self.make(**self.large)
+        expected = self.run(implementation, args)
+        actual = self.run(torch.autocast("cpu", torch.bfloat16)(implementation), args)
+        assert_equal(actual, expected)
+
     # Errors
 
     @pytest.mark.parametrize("device", ["cpu", "meta"])

@@ -1,0 +1,1 @@
+"""Speed and memory of the operators against every peer at hand: ``python -m benchmarks``."""

@@ -1,0 +1,183 @@
+"""Check each operator, then time it against its peers; print and save the tables."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from pathlib import Path
+
+import torch
+
+from . import report
+from .cases import CASES, FB, Arguments, Case, F, to_dtype
+from .memory import extra_memory
+from .peers import Contestant, contestants
+from .timing import interleave
+
+
+class Mismatch(RuntimeError):
+    """A contestant does not compute what the reference does."""
+
+
+def results(contestant: Contestant, case: Case, args: Arguments, training: bool) -> dict:
+    """Output, and with ``training`` the gradients for an upstream gradient of ones."""
+    if not training:
+        with torch.no_grad():
+            return {"output": contestant.forward(**args)}
+    leaves = {name: args[name].detach().requires_grad_() for name in case.differentiable}
+    output = contestant.forward(**{**args, **leaves})
+    grads = torch.autograd.grad(output, list(leaves.values()), torch.ones_like(output))
+    return {"output": output.detach(), **dict(zip(leaves, grads, strict=True))}
+
+
+def check(found: list[Contestant], case: Case, args: Arguments) -> None:
+    """Raise :class:`Mismatch` unless all give the numbers of the reference."""
+    tolerance = 1e-3 if args["input"].dtype == torch.float32 else 2e-2
+    expected = {c.name: c for c in found}["reference"]
+    for training in (False, True):
+        right = results(expected, case, args, training)
+        for contestant in found:
+            if not contestant.same or training and not contestant.trains:
+                continue
+            for name, value in results(contestant, case, args, training).items():
+                scale = right[name].double().norm().item()
+                error = (value.double() - right[name].double()).norm().item()
+                if not error <= tolerance * scale:
+                    raise Mismatch(
+                        f"{case.operator} {case.name}: {name} of {contestant.name} differs from "
+                        f"the reference by {error / scale:.2g} of its norm"
+                    )
+
+
+def functions(found: list[Contestant], case: Case, args: Arguments, name: str) -> dict:
+    """Contestant -> what is timed for this pass."""
+    leaves = {k: args[k].detach().requires_grad_() for k in case.differentiable}
+    grad = None
+
+    def forward(contestant):
+        def run():
+            with torch.no_grad():
+                contestant.forward(**args)
+
+        return run
+
+    def training(contestant):
+        def run():
+            output = contestant.forward(**{**args, **leaves})
+            torch.autograd.grad(output, list(leaves.values()), grad, allow_unused=True)
+
+        return run
+
+    if name == F:
+        return {c.name: forward(c) for c in found}
+    with torch.no_grad():
+        grad = torch.randn_like(case.function(**args))
+    return {c.name: training(c) for c in found if c.trains}
+
+
+def measure(case: Case, dtype: torch.dtype, threads: int, seconds: float) -> list[dict]:
+    """One row for each pass."""
+    torch.set_num_threads(threads)
+    args = to_dtype(case.make(), dtype)
+    found = contestants(case, args, threads)
+    check(found, case, args)
+    if dtype != torch.float32:
+        found = [c for c in found if c.name in ("mmdcn", "conv2d", "copy")]
+    return [
+        {
+            "operator": case.operator,
+            "case": case.name,
+            "pass": name,
+            "dtype": str(dtype).removeprefix("torch."),
+            "threads": threads,
+            "seconds": interleave(functions(found, case, args, name), seconds),
+        }
+        for name in (F, FB)
+    ]
+
+
+def reached_targets(rows: list[dict]) -> list[dict]:
+    """Targets of the cases beside what was measured in float32 with 2 threads."""
+    targets = {(c.operator, c.name): c.targets for c in CASES}
+    found = []
+    for row in rows:
+        if (row["dtype"], row["threads"]) != ("float32", 2):
+            continue
+        for (name, peer), target in targets[row["operator"], row["case"]].items():
+            if name == row["pass"] and peer in row["seconds"]:
+                reached = row["seconds"][peer] / row["seconds"]["mmdcn"]
+                found.append({"work": f"{row['operator']} {row['case']}", "pass": name,
+                              "against": peer, "target": target, "reached": reached})  # fmt: skip
+    return found
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser("python -m benchmarks", description=__doc__)
+    parser.add_argument("--operators", nargs="+", help="names in mmdcn.ops; all by default")
+    parser.add_argument("--threads", nargs="+", type=int, default=[1, 2])
+    parser.add_argument(
+        "--seconds", type=float, default=2.0, help="time for each contestant of each row"
+    )
+    parser.add_argument("--no-memory", action="store_true", help="leave peak memory out")
+    parser.add_argument(
+        "--out", type=Path, default=Path("work_dirs/benchmarks"), help="folder of the results"
+    )
+    args = parser.parse_args()
+    known = {case.operator for case in CASES}
+    if unknown := set(args.operators or ()) - known:
+        parser.error(f"--operators: expected some of {sorted(known)}, got {sorted(unknown)}")
+    return args
+
+
+def main() -> None:
+    options = parse_args()
+    cores = torch.get_num_threads()
+    environment = report.environment()
+    cases = [c for c in CASES if not options.operators or c.operator in options.operators]
+    rows, memory = [], []
+    for case in cases:
+        for threads in options.threads:
+            if threads > cores:
+                print(f"skipping {threads} threads: this machine has {cores} cores")
+                continue
+            for dtype in (torch.float32, torch.bfloat16) if case.largest else (torch.float32,):
+                new = measure(case, dtype, threads, options.seconds)
+                rows += new
+                for row in new:
+                    times = {k: f"{v * 1e3:.3g}" for k, v in row["seconds"].items()}
+                    print(case.operator, case.name, row["pass"], row["dtype"], threads, "threads:",
+                          times, "ms", flush=True)  # fmt: skip
+        if not options.no_memory:
+            mib = extra_memory(case)
+            memory.append({"operator": case.operator, "case": case.name, "mib": mib})
+    save(options.out, environment, rows, memory)
+
+
+def save(folder: Path, environment: dict, rows: list[dict], memory: list[dict]) -> None:
+    """Write ``results.json`` and ``results.md``, and print the latter."""
+    targets = reached_targets(rows)
+    parts = [
+        ", ".join(f"{key} {value}" for key, value in environment.items()) + ".",
+        "Time of each peer divided by the time of mmdcn in the same run; above 1 mmdcn is faster.",
+        report.speed_table(rows),
+    ]
+    if any(row["dtype"] == "bfloat16" for row in rows):
+        parts.append(report.scaling_table(rows))
+    if memory:
+        parts += ["Peak memory in MiB beyond arguments and results, float32, 2 threads.",
+                  report.memory_table(memory)]  # fmt: skip
+    if targets:
+        parts.append(report.target_table(targets))
+    text = "\n\n".join(parts) + "\n"
+    data = {"environment": environment, "rows": rows, "memory": memory, "targets": targets}
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, content in (("results.md", text), ("results.json", json.dumps(data, indent=1))):
+        temporary = folder / f".{name}"
+        temporary.write_text(content)
+        os.replace(temporary, folder / name)
+    print(f"\n{text}\nSaved to {folder}/results.md and results.json")
+
+
+if __name__ == "__main__":
+    main()
