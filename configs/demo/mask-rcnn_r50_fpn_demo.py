@@ -2,11 +2,11 @@
 # of tools/dataset_converters/deformed_shapes.py.
 #
 # Narrowed against mmdet's Mask R-CNN R50-FPN 1x:
-#   images 128 px; ResNet-50 keeps its depth, with 24 instead of 64 base channels;
+#   images 128 px; ResNet-50 keeps its depth, with 16 instead of 64 base channels;
 #   FPN and RPN 64 channels (256), 4 levels (5); box head 256 units (1024), one box for all classes;
 #   mask head 2 convolutions of 48 channels (4 of 256);
-#   64 anchors and 32 RoIs sampled per image (256 and 512), 100 proposals (1000);
-#   RoIAlign takes one sample per bin (adaptive): it is a third of an iteration otherwise.
+#   64 anchors and 32 RoIs sampled per image (256 and 512), 100 proposals (1000).
+# RoIAlign is mmdcn's deformable RoI pooling without offsets, the same numbers in less time.
 # From scratch, so: nothing frozen, batch normalisation trained, also in FPN and mask head; AdamW.
 _base_ = [
     'mmdet::_base_/models/mask-rcnn_r50_fpn.py',
@@ -14,15 +14,19 @@ _base_ = [
     'mmdet::_base_/default_runtime.py',
 ]
 
+custom_imports = dict(imports=['mmdcn.models'], allow_failed_imports=False)
+
 size = 128
 width = 64
-base_channels = 24
-max_epochs = 8
-num_classes = 5
+base_channels = 16
+max_epochs = 10
+num_classes = 3
 norm_cfg = dict(type='BN', requires_grad=True)
-# Objects are 20 to 80 px large: take all but the largest from the finest level.
 roi_extractor = dict(
-    out_channels=width, finest_scale=28, roi_layer=dict(sampling_ratio=1))
+    type='mmdcn.SingleRoIExtractor',
+    out_channels=width,
+    finest_scale=28,  # objects below 56 px from the finest level
+    roi_layer=dict(type='DeformRoIPool', sampling_ratio=1))
 
 model = dict(
     backbone=dict(
@@ -58,7 +62,7 @@ model = dict(
         rpn=dict(nms_pre=300, max_per_img=100), rcnn=dict(max_per_img=50)))
 
 data_root = 'data/deformed_shapes/'
-metainfo = dict(classes=('star', 'gear', 'crescent', 'fish', 'key'))
+metainfo = dict(classes=('star', 'crescent', 'fish'))
 train_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='LoadAnnotations', with_bbox=True, with_mask=True),
@@ -101,11 +105,11 @@ val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')
 optim_wrapper = dict(
     type='OptimWrapper',
-    optimizer=dict(type='AdamW', lr=1.5e-3, weight_decay=0.05),
+    optimizer=dict(type='AdamW', lr=1.5e-3, weight_decay=0.05, fused=True),
     paramwise_cfg=dict(norm_decay_mult=0.0, bias_decay_mult=0.0),
     clip_grad=dict(max_norm=10))
 param_scheduler = [
-    dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=50),
+    dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=100),
     dict(
         type='CosineAnnealingLR',
         begin=0,

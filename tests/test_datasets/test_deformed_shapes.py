@@ -143,7 +143,7 @@ def test_objects_overlap():
     touching = 0
     for index in range(3, 20):
         scene = shapes.draw_scene(np.random.default_rng(index), 96, 'ordinary')
-        for alpha, mask in zip(scene.alphas, scene.masks, strict=True):
+        for (alpha, _), mask in zip(scene.alphas, scene.masks, strict=True):
             touching += bool(((alpha >= 0.5) & ~mask).any())
     assert touching >= 3
 

@@ -4,7 +4,7 @@ default_scope = "mmseg"
 custom_imports = dict(imports=["mmdcn.models", "kill_hook"], allow_failed_imports=False)
 custom_hooks = [dict(type="KillHook")]
 
-classes = ("background", "star", "gear", "crescent", "fish", "key")
+classes = ("background", "star", "crescent", "fish")
 palette = [[0, 0, 0], [200, 0, 0], [0, 200, 0], [0, 0, 200], [200, 200, 0], [0, 200, 200]]
 data_root = "data/deformed_shapes/"
 norm_cfg = dict(type="BN", requires_grad=True)
@@ -37,7 +37,7 @@ model = dict(
         num_convs=1,
         concat_input=False,
         dropout_ratio=0,
-        num_classes=6,
+        num_classes=4,
         norm_cfg=None,
         loss_decode=dict(type="CrossEntropyLoss"),
     ),

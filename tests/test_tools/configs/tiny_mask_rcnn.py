@@ -4,7 +4,7 @@ _base_ = ["mmdet::_base_/models/mask-rcnn_r50_fpn.py", "mmdet::_base_/default_ru
 
 custom_imports = dict(imports=["mmdcn.models"], allow_failed_imports=False)
 
-classes = ("star", "gear", "crescent", "fish", "key")
+classes = ("star", "crescent", "fish")
 metainfo = dict(classes=classes)
 data_root = "data/deformed_shapes/"
 
@@ -21,9 +21,9 @@ model = dict(
     rpn_head=dict(in_channels=8, feat_channels=8),
     roi_head=dict(
         bbox_roi_extractor=dict(out_channels=8),
-        bbox_head=dict(in_channels=8, fc_out_channels=16, num_classes=5),
+        bbox_head=dict(in_channels=8, fc_out_channels=16, num_classes=3),
         mask_roi_extractor=dict(out_channels=8),
-        mask_head=dict(num_convs=1, in_channels=8, conv_out_channels=8, num_classes=5),
+        mask_head=dict(num_convs=1, in_channels=8, conv_out_channels=8, num_classes=3),
     ),
     train_cfg=dict(rpn_proposal=dict(nms_pre=50, max_per_img=20), rcnn=dict(sampler=dict(num=16))),
     test_cfg=dict(rpn=dict(nms_pre=50, max_per_img=20), rcnn=dict(score_thr=0.0, max_per_img=10)),

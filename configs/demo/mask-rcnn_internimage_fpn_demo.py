@@ -1,0 +1,16 @@
+_base_ = "./mask-rcnn_r50_fpn_demo.py"
+
+custom_imports = dict(imports=["mmdcn.models"], allow_failed_imports=False)
+
+model = dict(
+    backbone=dict(
+        _delete_=True,
+        type="mmdcn.InternImage",
+        channels=32,
+        depths=(2, 2, 6, 2),
+        groups=(2, 4, 8, 16),
+        layer_scale=1.0,
+        drop_path_rate=0.1,
+    ),
+    neck=dict(in_channels=[32, 64, 128, 256]),
+)
