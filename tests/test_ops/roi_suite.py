@@ -54,7 +54,7 @@ def make_rois(rng, count, batch, size, scale, smallest=4):
 
 
 class RoiSuite(OperatorSuite):
-    """``make`` takes ``rois`` (how many) and ``batch``; the first image is never without a RoI."""
+    """``make`` takes ``rois`` (how many) and ``batch``."""
 
     errors = {
         "input_dim": (dict(input=lambda a: a["input"][0]), "input: expected a 4-dimensional"),

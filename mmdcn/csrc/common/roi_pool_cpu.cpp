@@ -4,8 +4,6 @@
 // stays in cache, and results do not depend on the number of threads.
 #include "common/roi_pool_cpu.h"
 
-#include <cstring>
-
 namespace mmdcn {
 namespace {
 
@@ -160,24 +158,24 @@ class Items {
 
   int64_t strips() const { return s_.offset_groups * group_strips_; }
 
-  // Calls f(item) with items shared out to threads, after start() on each of them.
+  // Shares the items out to threads; each calls start() once and what that returns for each item.
   template <typename Start>
   void for_each(const Start& start) const {
-    torch::stable::parallel_for(0, strips() * s_.cells() * s_.batch, 1,
-                                [&](int64_t begin, int64_t end) {
-                                  const auto work = start();
-                                  for (int64_t i = begin; i < end; ++i) {
-                                    Item item;
-                                    item.image = i % s_.batch;
-                                    item.cell = i / s_.batch % s_.cells();
-                                    item.strip = i / s_.batch / s_.cells();
-                                    item.offset_group = item.strip / group_strips_;
-                                    const int64_t first = item.strip % group_strips_ * kStrip;
-                                    item.channel = item.offset_group * group_channels_ + first;
-                                    item.size = std::min(kStrip, group_channels_ - first);
-                                    work(item);
-                                  }
-                                });
+    const auto run = [&](int64_t begin, int64_t end) {
+      const auto work = start();
+      for (int64_t i = begin; i < end; ++i) {
+        Item item;
+        item.image = i % s_.batch;
+        item.cell = i / s_.batch % s_.cells();
+        item.strip = i / s_.batch / s_.cells();
+        item.offset_group = item.strip / group_strips_;
+        const int64_t first = item.strip % group_strips_ * kStrip;
+        item.channel = item.offset_group * group_channels_ + first;
+        item.size = std::min(kStrip, group_channels_ - first);
+        work(item);
+      }
+    };
+    torch::stable::parallel_for(0, strips() * s_.cells() * s_.batch, 1, run);
   }
 
   const std::vector<int64_t>& rois(const Item& item) const { return rois_of_[item.image]; }
