@@ -1,0 +1,107 @@
+"""The recipes of InternImage and FlashInternImage: sizes, costs, one training step each."""
+
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from mmengine.config import Config
+from mmengine.optim import build_optim_wrapper
+from mmengine.registry import MODELS, DefaultScope
+
+from mmdcn.analysis.flops import count_flops
+
+pytest.importorskip("mmdet")
+
+ROOT = Path(__file__).parents[2]
+FOLDERS = ("internimage", "flash_internimage")
+META = {
+    model["Name"]: model["Metadata"]
+    for folder in FOLDERS
+    for model in yaml.safe_load((ROOT / "configs" / folder / "metafile.yml").read_text())["Models"]
+}
+PATHS = {name: path for f in FOLDERS for path in sorted((ROOT / "configs" / f).glob("*.py"))
+         for name in [path.stem]}  # fmt: skip
+# Millions of parameters that the papers give.
+PUBLISHED_SIZES = {
+    "mask-rcnn_internimage-t_fpn_1x_coco": 49,
+    "mask-rcnn_internimage-s_fpn_1x_coco": 69,
+    "mask-rcnn_internimage-b_fpn_1x_coco": 115,
+    "cascade-mask-rcnn_internimage-l_fpn_1x_coco": 277,
+    "cascade-mask-rcnn_internimage-xl_fpn_1x_coco": 387,
+    "dino-4scale_internimage-t_1x_coco": 49,
+    "dino-4scale_internimage-l_1x_coco": 241,
+    "dino-4scale_internimage-h_20k_objects365-to-coco": 1100,
+    "dino-4scale_internimage-g_20k_objects365-to-coco": 3100,
+}
+
+
+def build(cfg, device="cpu"):
+    with DefaultScope.overwrite_default_scope(cfg.default_scope), torch.device(device):
+        return MODELS.build(cfg.model)
+
+
+def billions(text):
+    assert text.endswith("G")
+    return float(text[:-1])
+
+
+@pytest.mark.parametrize("name", PATHS)
+def test_size_is_that_of_the_metafile(name):
+    model = build(Config.fromfile(PATHS[name]), "meta")
+    parameters = sum(p.numel() for p in model.parameters())
+    assert parameters == META[name]["Parameters"]
+    if name in PUBLISHED_SIZES:
+        digits = 6 if parameters < 1e9 else 8
+        assert round(parameters, -digits) == PUBLISHED_SIZES[name] * 10**6
+    if "FLOPs" in META[name] and "1x" in name:  # 3x has the same models
+        multiply_adds = sum(count_flops(model, 800, 1280).values()) / 2e9
+        assert multiply_adds == pytest.approx(billions(META[name]["FLOPs"]), rel=0.02)
+
+
+def narrow(cfg):
+    """The same structure with few channels, blocks and queries, and without downloads."""
+    model = cfg.model
+    model.backbone.update(
+        channels=16, depths=(1, 1, 2, 1), groups=(1, 2, 4, 8), init_cfg=None, drop_path_rate=0.0
+    )
+    if model.backbone.arch in ("huge", "giant"):
+        model.backbone.level2_post_norm_block_ids = (0, 1)
+    model.neck.in_channels = [16, 32, 64, 128][-len(model.neck.in_channels) :]
+    if "roi_head" in model:
+        heads = model.roi_head.bbox_head
+        for head in heads if isinstance(heads, list) else [heads]:
+            head.update(fc_out_channels=32, conv_out_channels=32)
+        model.roi_head.mask_head.conv_out_channels = 32
+        model.train_cfg.rpn_proposal.max_per_img = model.test_cfg.rpn.max_per_img = 20
+    else:
+        model.num_queries = model.dn_cfg.group_cfg.num_dn_queries = 20
+        model.test_cfg.max_per_img = 20
+        model.encoder.num_layers, model.decoder.num_layers = 1, 2
+    return cfg
+
+
+@pytest.mark.parametrize("name", PATHS)
+def test_trains_and_predicts(name):
+    from mmdet.testing import demo_mm_inputs
+
+    torch.manual_seed(0)
+    cfg = narrow(Config.fromfile(PATHS[name]))
+    model = build(cfg)
+    model.init_weights()
+    with_mask = "mask" in name
+    batch = demo_mm_inputs(1, image_shapes=[(3, 64, 96)], num_items=[2], with_mask=with_mask)
+    optim_wrapper = build_optim_wrapper(model, cfg.optim_wrapper)
+    before = {key: p.detach().clone() for key, p in model.named_parameters()}
+    # train_step parses the losses, steps the optimizer and clips the gradient as in a run
+    logged = model.train().train_step(batch, optim_wrapper)
+    assert logged["loss"].isfinite() and logged["loss"] > 0
+    changed = {key for key, p in model.named_parameters() if not torch.equal(p, before[key])}
+    assert all(p.isfinite().all() for p in model.parameters())
+    first = ("backbone.patch_embed.conv1.weight", "backbone.levels.3.blocks.0.mlp.fc1.weight")
+    assert changed.issuperset(first) and any(key.startswith("neck.") for key in changed)
+    with torch.no_grad():
+        (sample,) = model.eval().val_step(batch)
+    predicted = sample.pred_instances
+    assert len(predicted.bboxes) == len(predicted.scores) == len(predicted.labels)
+    assert ("masks" in predicted) == with_mask

@@ -1,0 +1,254 @@
+"""Conversion of published checkpoints: key by key, and files that do not fit."""
+
+import importlib.util
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.registry import MODELS, DefaultScope
+
+from mmdcn.engine.checkpoint import CheckpointError
+
+pytest.importorskip("mmdet")
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def tool():
+    path = ROOT / "tools" / "model_converters" / "official_to_mmdet.py"
+    spec = importlib.util.spec_from_file_location("official_to_mmdet", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+NARROW = dict(channels=16, depths=(1, 1, 1, 1), groups=(1, 2, 4, 8))
+DINO_NARROW = dict(
+    backbone=NARROW,
+    neck=dict(in_channels=[32, 64, 128]),
+    num_queries=30,
+    encoder=dict(num_layers=2),
+    decoder=dict(num_layers=2),
+)
+
+
+def write_config(path, base, model):
+    path.write_text(f"_base_ = {str(ROOT / 'configs' / base)!r}\nmodel = {model!r}\n")
+    return path
+
+
+def build(config, device="cpu"):
+    cfg = Config.fromfile(config)
+    with DefaultScope.overwrite_default_scope(cfg.default_scope), torch.device(device):
+        return MODELS.build(cfg.model)
+
+
+@pytest.fixture(scope="module")
+def dino(tmp_path_factory):
+    path = tmp_path_factory.mktemp("dino") / "dino.py"
+    return write_config(path, "internimage/dino-4scale_internimage-t_1x_coco.py", DINO_NARROW)
+
+
+def official_dino():
+    """(official key, MMDetection 3.x key, shape) of DINO's transformer with two layers each."""
+    t = "bbox_head.transformer."
+    linear = lambda o, i: [("weight", (o, i)), ("bias", (o,))]  # noqa: E731
+    norm = [("weight", (256,)), ("bias", (256,))]
+    keys = [(f"{t}level_embeds", "level_embed", (4, 256))]
+
+    def add(old, new, leaves):
+        keys.extend((f"{old}.{leaf}", f"{new}.{leaf}", shape) for leaf, shape in leaves)
+
+    add(f"{t}enc_output", "memory_trans_fc", linear(256, 256))
+    add(f"{t}enc_output_norm", "memory_trans_norm", norm)
+    add(f"{t}query_embed", "query_embedding", [("weight", (30, 256))])
+    add("bbox_head.label_embedding", "dn_query_generator.label_embedding", [("weight", (80, 256))])
+    for coder, attention in (("encoder", "self_attn"), ("decoder", "cross_attn")):
+        for i in range(2):
+            old, new = f"{t}{coder}.layers.{i}", f"{coder}.layers.{i}"
+            number = 0 if coder == "encoder" else 1
+            for leaf, size in (("sampling_offsets", 256), ("attention_weights", 128),
+                               ("value_proj", 256), ("output_proj", 256)):  # fmt: skip
+                add(f"{old}.attentions.{number}.{leaf}", f"{new}.{attention}.{leaf}",
+                    linear(size, 256))  # fmt: skip
+            for leaf, (o, n) in (("0.0", (2048, 256)), ("1", (256, 2048))):
+                add(f"{old}.ffns.0.layers.{leaf}", f"{new}.ffn.layers.{leaf}", linear(o, n))
+            for k in range(2 + number):
+                add(f"{old}.norms.{k}", f"{new}.norms.{k}", norm)
+            if coder == "decoder":
+                attn = f"{old}.attentions.0.attn", f"{new}.self_attn.attn"
+                add(*attn, [("in_proj_weight", (768, 256)), ("in_proj_bias", (768,))])
+                add(f"{attn[0]}.out_proj", f"{attn[1]}.out_proj", linear(256, 256))
+    add(f"{t}decoder.ref_point_head.0", "decoder.ref_point_head.layers.0", linear(256, 512))
+    add(f"{t}decoder.ref_point_head.2", "decoder.ref_point_head.layers.1", linear(256, 256))
+    add(f"{t}decoder.norm", "decoder.norm", norm)
+    for i in range(3):
+        key = f"bbox_head.cls_branches.{i}"
+        add(key, key, linear(80, 256))
+        for k, size in ((0, 256), (2, 256), (4, 4)):
+            key = f"bbox_head.reg_branches.{i}.{k}"
+            add(key, key, linear(size, 256))
+    return keys
+
+
+def official_file(model, keys):
+    """Random weights under official keys, and the same under the keys of `model`."""
+    ours = {k: torch.randn(v.shape) for k, v in model.state_dict().items()
+            if k.startswith(("backbone.", "neck."))}  # fmt: skip
+    theirs = dict(ours)
+    for old, new, shape in keys:
+        theirs[old] = ours[new] = torch.randn(shape)
+    return theirs, ours
+
+
+def run(tool, monkeypatch, *args):
+    monkeypatch.setattr("sys.argv", ["official_to_mmdet.py", *map(str, args)])
+    tool.main()
+
+
+def assert_same(loaded, expected):
+    assert loaded.keys() == expected.keys()
+    assert all(torch.equal(loaded[key], value) for key, value in expected.items())
+
+
+def test_dino(tool, dino, tmp_path, monkeypatch, capsys):
+    model = build(dino)
+    theirs, ours = official_file(model, official_dino())
+    theirs = {f"module.{k}": v for k, v in theirs.items()}
+    theirs["module.ema_backbone_patch_embed_conv1_weight"] = torch.zeros(3)
+    meta = dict(CLASSES=("cat", "dog"), mmdet_version="2.28.1", config="model = dict()")
+    torch.save(dict(state_dict=theirs, meta=meta), tmp_path / "in.pth")
+    run(tool, monkeypatch, tmp_path / "in.pth", dino, tmp_path / "new" / "out.pth")
+    content = torch.load(tmp_path / "new" / "out.pth", weights_only=True)
+    assert_same(content["state_dict"], ours)
+    model.load_state_dict(content["state_dict"])
+    assert content["meta"] == dict(dataset_meta=dict(classes=("cat", "dog")))
+    report = capsys.readouterr().out
+    assert "left out 1 averages: ema_backbone_patch_embed_conv1_weight" in report
+    assert "bbox_head.transformer.enc_output.weight -> memory_trans_fc.weight" in report
+    assert f"{len(ours)} tensors, which fit" in report
+    assert [p.name for p in (tmp_path / "new").iterdir()] == ["out.pth"]
+
+
+def test_split_layers_are_joined(tool, dino):
+    model = build(dino, "meta")
+    theirs, ours = official_file(model, official_dino())
+    for layer in [f"bbox_head.transformer.{c}.layers.1.ffns.0" for c in ("encoder", "decoder")]:
+        for i in range(4):
+            rows = slice(512 * i, 512 * (i + 1))
+            theirs[f"{layer}.fc1_{i}.weight"] = theirs[f"{layer}.layers.0.0.weight"][rows]
+            theirs[f"{layer}.fc1_{i}.bias"] = theirs[f"{layer}.layers.0.0.bias"][rows]
+            theirs[f"{layer}.fc2_{i}.weight"] = theirs[f"{layer}.layers.1.weight"][:, rows]
+        theirs[f"{layer}.fc2_bias"] = theirs[f"{layer}.layers.1.bias"]
+        for leaf in ("layers.0.0.weight", "layers.0.0.bias", "layers.1.weight", "layers.1.bias"):
+            del theirs[f"{layer}.{leaf}"]
+    converted, report = tool.convert(theirs, model.state_dict())
+    assert_same(converted, ours)
+    assert any(line.startswith("joined 2 layers") for line in report)
+    del theirs["bbox_head.transformer.decoder.layers.1.ffns.0.fc2_2.weight"]
+    with pytest.raises(CheckpointError, match=r"decoder.*parts .* not fit together: .*fc2_2"):
+        tool.convert(theirs, model.state_dict())
+
+
+FLASH = "flash_internimage/mask-rcnn_flash-internimage-t_fpn_1x_coco.py"
+RCNN = dict(backbone=NARROW, neck=dict(in_channels=[16, 32, 64, 128]))
+
+
+@pytest.mark.parametrize("entry", ["model", "model_ema"])
+def test_classifier(tool, entry, tmp_path, monkeypatch):
+    config = write_config(
+        tmp_path / "flash.py",
+        "flash_internimage/mask-rcnn_flash-internimage-t_fpn_1x_coco.py",
+        RCNN,
+    )
+    backbone = build(config).backbone.state_dict()
+    theirs = {k: torch.randn_like(v) for k, v in backbone.items() if "gamma" not in k}
+    expected = {f"backbone.{k}": v for k, v in theirs.items()}
+    file = dict(theirs, **{"head.weight": torch.zeros(10, 4), "conv_head.0.weight": torch.zeros(1)})
+    content = {entry: file, "optimizer": dict(lr=0.1)}
+    if entry == "model_ema":  # the averages are what the authors used
+        content["model"] = {k: torch.zeros_like(v) for k, v in file.items()}
+    torch.save(content, tmp_path / "in.pth")
+    run(tool, monkeypatch, tmp_path / "in.pth", config, tmp_path / "out.pth")
+    assert_same(torch.load(tmp_path / "out.pth", weights_only=True)["state_dict"], expected)
+
+
+def test_detectors_whose_keys_have_not_changed(tool, tmp_path):
+    config = write_config(
+        tmp_path / "flash.py",
+        "flash_internimage/mask-rcnn_flash-internimage-t_fpn_1x_coco.py",
+        RCNN,
+    )
+    own = build(config, "meta").state_dict()
+    # as the official neck with layer norms names them
+    assert own["neck.lateral_convs.3.ln.weight"].shape == (256,)
+    assert "neck.fpn_convs.0.conv.bias" not in own
+    weights = {k: torch.zeros(v.shape) for k, v in own.items()}
+    converted, report = tool.convert(weights, own)
+    assert_same(converted, weights)
+    assert report == []
+
+
+@pytest.mark.parametrize("old", ["_offset.", ".conv_offset_mask."])
+def test_early_deformable_layers(tool, old):
+    own = build(ROOT / "configs" / "dcn" / "faster-rcnn_r50-mdconv-c3-c5_fpn_1x_coco.py", "meta")
+    own = own.state_dict()
+    weights = {k: torch.zeros(v.shape) for k, v in own.items()}
+    early = {k.replace(".conv_offset.", old): v for k, v in weights.items()}
+    assert f"backbone.layer2.0.conv2{old}weight" in early
+    converted, report = tool.convert(early, own)
+    assert_same(converted, weights)
+    assert report[0].startswith("renamed 26, for example backbone.layer2.0.conv2")
+
+
+class TestRefused:
+    def refuse(self, tool, monkeypatch, tmp_path, dino, content, match):
+        if content is not None:
+            torch.save(content, tmp_path / "in.pth")
+        with pytest.raises(CheckpointError, match=match):
+            run(tool, monkeypatch, tmp_path / "in.pth", dino, tmp_path / "out.pth")
+        assert {p.name for p in tmp_path.iterdir()} <= {"in.pth"}
+
+    def weights(self, dino):
+        return official_file(build(dino, "meta"), official_dino())[0]
+
+    def test_missing_key(self, tool, dino, tmp_path, monkeypatch):
+        weights = self.weights(dino)
+        del weights["bbox_head.transformer.enc_output.bias"]
+        match = r"in\.pth: it does not fit .*keys missing: memory_trans_fc\.bias$"
+        self.refuse(tool, monkeypatch, tmp_path, dino, dict(state_dict=weights), match)
+
+    def test_unexpected_key(self, tool, dino, tmp_path, monkeypatch):
+        weights = dict(self.weights(dino), **{"roi_head.fc.weight": torch.zeros(1)})
+        match = r"unexpected keys: roi_head\.fc\.weight$"
+        self.refuse(tool, monkeypatch, tmp_path, dino, dict(state_dict=weights), match)
+
+    def test_other_shape(self, tool, dino, tmp_path, monkeypatch):
+        weights = dict(
+            self.weights(dino), **{"neck.convs.0.conv.weight": torch.zeros(256, 9, 1, 1)}
+        )
+        match = (
+            r"other shapes: neck\.convs\.0\.conv\.weight \(\(256, 9, 1, 1\) in the file, \(256, 32"
+        )
+        self.refuse(tool, monkeypatch, tmp_path, dino, dict(state_dict=weights), match)
+
+    def test_first_mmdetection(self, tool, dino, tmp_path, monkeypatch):
+        content = dict(state_dict=self.weights(dino), meta=dict(mmdet_version="1.0rc1+a1b2c3"))
+        match = "MMDetection 1.0rc1.*classes are in another order"
+        self.refuse(tool, monkeypatch, tmp_path, dino, content, match)
+
+    def test_code(self, tool, dino, tmp_path, monkeypatch):
+        class Executes:
+            def __reduce__(self):
+                return os.mkdir, (str(tmp_path / "executed"),)
+
+        content = dict(state_dict=self.weights(dino), extra=Executes())
+        self.refuse(tool, monkeypatch, tmp_path, dino, content, "mkdir")
+
+    def test_truncated(self, tool, dino, tmp_path, monkeypatch):
+        torch.save(self.weights(dino), tmp_path / "in.pth")
+        content = (tmp_path / "in.pth").read_bytes()
+        (tmp_path / "in.pth").write_bytes(content[: len(content) // 2])
+        self.refuse(tool, monkeypatch, tmp_path, dino, None, "truncated")

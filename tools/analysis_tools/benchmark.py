@@ -1,0 +1,117 @@
+"""Measure the latency of a model: from an image in memory to predictions in memory."""
+
+import argparse
+import statistics
+import time
+from pathlib import Path
+
+import torch
+from mmengine.config import Config, DictAction
+from mmengine.model import BaseModel
+from mmengine.registry import MODELS, DefaultScope
+from mmengine.runner import load_checkpoint
+
+from mmdcn.engine import launch
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("config", help="config file of MMDetection or MMSegmentation")
+    parser.add_argument(
+        "--checkpoint", help="weights; without, untrained ones, which find other numbers of objects"
+    )
+    parser.add_argument(
+        "--shape",
+        type=int,
+        nargs=2,
+        metavar=("HEIGHT", "WIDTH"),
+        default=(800, 1280),
+        help="size of the image (default: 800 1280)",
+    )
+    parser.add_argument("--batch-size", type=int, default=1)
+    parser.add_argument("--warmup", type=int, default=3, help="passes that do not count")
+    parser.add_argument("--repeat", type=int, default=10, help="passes that count")
+    parser.add_argument(
+        "--device",
+        default="cuda:0" if torch.cuda.is_available() else "cpu",
+        help="default: the first CUDA device, otherwise the CPU",
+    )
+    parser.add_argument("--threads", type=int, help="threads on the CPU (default: PyTorch's)")
+    parser.add_argument(
+        "--amp", choices=("bfloat16", "float16"), help="autocast to this type (default: none)"
+    )
+    parser.add_argument("--backbone-only", action="store_true", help="run nothing but the backbone")
+    parser.add_argument("--cfg-options", nargs="+", action=DictAction, metavar="KEY=VALUE")
+    return parser.parse_args()
+
+
+def build_model(cfg: Config, args: argparse.Namespace) -> BaseModel:
+    with DefaultScope.overwrite_default_scope(launch.scope_of(cfg)):
+        model = MODELS.build(cfg.model)
+    if args.checkpoint:
+        load_checkpoint(model, args.checkpoint, map_location="cpu")
+    return model.to(args.device).eval()
+
+
+def make_batch(scope: str, args: argparse.Namespace) -> dict:
+    """Images of noise, with the information that a test pipeline adds."""
+    height, width = args.shape
+    generator = torch.Generator().manual_seed(0)
+    shape = (args.batch_size, 3, height, width)
+    images = torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator)
+    if scope == "mmdet":
+        from mmdet.structures import DetDataSample as Sample
+    else:
+        from mmseg.structures import SegDataSample as Sample
+    size = (height, width)
+    meta = dict(img_shape=size, ori_shape=size, pad_shape=size, scale_factor=(1.0, 1.0))
+    samples = [Sample(metainfo=meta) for _ in images]
+    return dict(inputs=list(images), data_samples=samples)
+
+
+def measure(model: BaseModel, batch: dict, args: argparse.Namespace) -> list[float]:
+    """Seconds of every pass that counts."""
+    on_gpu = torch.device(args.device).type == "cuda"
+    kind = dict(enabled=args.amp is not None, dtype=getattr(torch, args.amp or "bfloat16"))
+    times = []
+    with torch.no_grad(), torch.autocast(torch.device(args.device).type, **kind):
+        for _ in range(args.warmup + args.repeat):
+            start = time.perf_counter()
+            data = model.data_preprocessor(batch, False)
+            if args.backbone_only:
+                model.backbone(data["inputs"])
+            else:
+                model(**data, mode="predict")
+            if on_gpu:
+                torch.cuda.synchronize()
+            times.append(time.perf_counter() - start)
+    return times[args.warmup :]
+
+
+def main() -> None:
+    args = parse_args()
+    for name, file in (("config", args.config), ("checkpoint", args.checkpoint)):
+        if file and not Path(file).is_file():
+            raise launch.UsageError(f"{name} {file}: there is no such file")
+    if min(*args.shape, args.batch_size, args.repeat) < 1 or args.warmup < 0:
+        raise launch.UsageError("--shape, --batch-size, --repeat: expected positive numbers")
+    cfg = Config.fromfile(args.config)
+    if args.cfg_options:
+        cfg.merge_from_dict(args.cfg_options)
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    model = build_model(cfg, args)
+    times = measure(model, make_batch(launch.scope_of(cfg), args), args)
+    median = statistics.median(times)
+    place = args.device if args.device != "cpu" else f"cpu, {torch.get_num_threads()} threads"
+    height, width = args.shape
+    what = "backbone" if args.backbone_only else "model"
+    print(
+        f"{what}, {args.batch_size} x {height}x{width}, {args.amp or 'float32'}, {place}: "
+        f"median {median * 1e3:.1f} ms (fastest {min(times) * 1e3:.1f}, slowest "
+        f"{max(times) * 1e3:.1f}, {len(times)} passes), {args.batch_size / median:.2f} images/s"
+    )
+
+
+if __name__ == "__main__":
+    launch.run_tool(main)

@@ -1,0 +1,188 @@
+"""Convert a published checkpoint to the keys of a config's model.
+
+Knows the detectors of the official InternImage and DCNv4 repositories (MMDetection 2.x), their
+ImageNet classifiers, and networks with the deformable layers of early MMDetection and MMCV. The
+file is loaded without running code from it, and written only if every key and shape fits the model.
+"""
+
+import argparse
+import os
+import re
+from pathlib import Path
+
+import torch
+from mmengine.config import Config
+from mmengine.registry import MODELS, DefaultScope
+from torch import Tensor
+
+from mmdcn.engine import launch
+from mmdcn.engine.checkpoint import CheckpointError, load_checkpoint_file
+from mmdcn.models.backbones.intern_image import CLASSIFIER_HEADS
+from mmdcn.models.pretrained import find_state_dict, misfit, shown
+
+ENTRIES = ("state_dict", "model")
+TRANSFORMER = r"^bbox_head\.transformer\."
+# (pattern, replacement), tried on each key in this order; several may apply.
+RENAMES = [
+    # deformable layers
+    (r"(conv\d*)_offset\.(weight|bias)$", r"\1.conv_offset.\2"),
+    (r"\.conv_offset_mask\.", ".conv_offset."),
+    # DINO
+    (TRANSFORMER + r"level_embeds$", "level_embed"),
+    (TRANSFORMER + r"enc_output\.", "memory_trans_fc."),
+    (TRANSFORMER + r"enc_output_norm\.", "memory_trans_norm."),
+    (TRANSFORMER + r"query_embed\.", "query_embedding."),
+    (TRANSFORMER + r"decoder\.ref_point_head\.0\.", "decoder.ref_point_head.layers.0."),
+    (TRANSFORMER + r"decoder\.ref_point_head\.2\.", "decoder.ref_point_head.layers.1."),
+    (TRANSFORMER + r"(encoder\.layers\.\d+)\.attentions\.0\.", r"\1.self_attn."),
+    (TRANSFORMER + r"(decoder\.layers\.\d+)\.attentions\.0\.", r"\1.self_attn."),
+    (TRANSFORMER + r"(decoder\.layers\.\d+)\.attentions\.1\.", r"\1.cross_attn."),
+    (TRANSFORMER + r"((?:en|de)coder\.layers\.\d+)\.ffns\.0\.", r"\1.ffn."),
+    (TRANSFORMER + r"((?:en|de)coder\.)", r"\1"),
+    (r"^bbox_head\.label_embedding\.", "dn_query_generator.label_embedding."),
+]
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("checkpoint", help="published file")
+    parser.add_argument("config", help="config of the model that the result is for")
+    parser.add_argument("out", help="file to write")
+    return parser.parse_args()
+
+
+def convert(
+    state_dict: dict[str, Tensor], own: dict[str, Tensor]
+) -> tuple[dict[str, Tensor], list[str]]:
+    """Rename the keys of a published state dict.
+
+    Args:
+        state_dict: Of a detector, or of a classifier whose backbone is wanted.
+        own: State dict of the model; its values are not read.
+
+    Returns:
+        The renamed state dict, and a report of what was done, line by line.
+
+    Raises:
+        CheckpointError: A key or a shape does not fit.
+    """
+    report = []
+    state_dict = drop(state_dict, lambda key: key.startswith("ema_"), "averages", report)
+    state_dict = join_split_ffns(state_dict, report)
+    state_dict = rename(state_dict, report)
+    expected, missing = own, ()
+    if not any(key.startswith("backbone.") for key in state_dict):
+        state_dict = drop(
+            state_dict,
+            lambda key: key.split(".")[0] in CLASSIFIER_HEADS,
+            "of the classifier's head",
+            report,
+        )
+        state_dict = {f"backbone.{key}": value for key, value in state_dict.items()}
+        report.append(f"backbone. put in front of all {len(state_dict)} keys: this is a backbone")
+        expected = {key: value for key, value in own.items() if key.startswith("backbone.")}
+        missing = ("gamma1", "gamma2")  # detectors start them at 1 where classifiers have none
+    if difference := misfit(expected, state_dict, may_be_missing=missing):
+        raise CheckpointError(f"it does not fit the model of the config: {difference}")
+    return state_dict, report
+
+
+def drop(state_dict: dict[str, Tensor], unwanted, what: str, report: list[str]) -> dict:
+    dropped = [key for key in state_dict if unwanted(key)]
+    if dropped:
+        report.append(f"left out {len(dropped)} {what}: {shown(dropped)}")
+    return {key: value for key, value in state_dict.items() if key not in set(dropped)}
+
+
+def join_split_ffns(state_dict: dict[str, Tensor], report: list[str]) -> dict[str, Tensor]:
+    """Put together the layers that InternImage-G's transformer computes in four parts."""
+    result = dict(state_dict)
+    prefixes = [key.removesuffix("fc2_bias") for key in state_dict if key.endswith(".fc2_bias")]
+    for prefix in prefixes:
+        parts = range(sum(key.startswith(f"{prefix}fc1_") for key in state_dict) // 2)
+
+        def take(leaf: str, dim: int, prefix=prefix, parts=parts) -> Tensor:
+            return torch.cat([result.pop(f"{prefix}{leaf}".format(i)) for i in parts], dim)
+
+        try:
+            joined = {
+                "layers.0.0.weight": take("fc1_{}.weight", 0),
+                "layers.0.0.bias": take("fc1_{}.bias", 0),
+                "layers.1.weight": take("fc2_{}.weight", 1),
+                "layers.1.bias": result.pop(f"{prefix}fc2_bias"),
+            }
+        except (KeyError, RuntimeError, ValueError) as error:
+            raise CheckpointError(f"{prefix}*: the parts of this layer do not fit together: {error}") from error
+        result.update({f"{prefix}{leaf}": value for leaf, value in joined.items()})
+    if prefixes:
+        report.append(f"joined {len(prefixes)} layers that are stored in parts: {shown(prefixes)}")
+    return result
+
+
+def rename(state_dict: dict[str, Tensor], report: list[str]) -> dict[str, Tensor]:
+    renamed, examples = {}, {}
+    for key, value in state_dict.items():
+        new = key
+        for pattern, replacement in RENAMES:
+            changed = re.sub(pattern, replacement, new)
+            if changed != new:
+                examples.setdefault(pattern, []).append((new, changed))
+                new = changed
+        if new in renamed:
+            raise CheckpointError(f"two of its keys become {new}; one of them is {key}")
+        renamed[new] = value
+    for cases in examples.values():
+        report.append(f"renamed {len(cases)}, for example {cases[0][0]} -> {cases[0][1]}")
+    return renamed
+
+
+def check_version(meta: dict) -> None:
+    """MMDetection 1.x puts the background class first, which no key tells."""
+    version = str(meta.get("mmdet_version", ""))
+    if version.startswith(("0.", "1.")):
+        raise CheckpointError(
+            f"MMDetection {version} wrote it, whose classes are in another order; convert it with "
+            "tools/model_converters/upgrade_model_version.py of MMDetection 2.x first"
+        )
+
+
+def save(content: dict, path: Path) -> None:
+    """Write a file that is either whole or absent."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f"{path.name}.tmp")
+    torch.save(content, temporary)
+    os.replace(temporary, path)
+
+
+def main() -> None:
+    args = parse_args()
+    if not Path(args.config).is_file():
+        raise launch.UsageError(f"config {args.config}: there is no such file")
+    cfg = Config.fromfile(args.config)
+    with DefaultScope.overwrite_default_scope(launch.scope_of(cfg)), torch.device("meta"):
+        model = MODELS.build(cfg.model)
+    content = load_checkpoint_file(args.checkpoint, "cpu")
+    entries = getattr(model.backbone, "checkpoint_entries", ENTRIES)
+    state_dict = find_state_dict(content, args.checkpoint, entries)
+    meta = content.get("meta", {}) if isinstance(content.get("meta"), dict) else {}
+    try:
+        check_version(meta)
+        converted, report = convert(state_dict, model.state_dict())
+    except CheckpointError as error:
+        raise CheckpointError(f"checkpoint {args.checkpoint}: {error}") from error
+    classes = meta.get("CLASSES")
+    save(
+        dict(
+            state_dict=converted,
+            meta=dict(dataset_meta=dict(classes=classes)) if classes else {},
+        ),
+        Path(args.out),
+    )
+    print("\n".join([f"{args.checkpoint}: {len(state_dict)} tensors", *report]))
+    print(f"{args.out}: {len(converted)} tensors, which fit {args.config}")
+
+
+if __name__ == "__main__":
+    launch.run_tool(main)
