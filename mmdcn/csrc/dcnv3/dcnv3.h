@@ -1,6 +1,8 @@
 // Arguments and sizes of dcnv3 and dcnv4, which sample alike and differ in how the points arrive.
 #pragma once
 
+#include <cmath>
+
 #include "common/tensor.h"
 
 namespace mmdcn {
@@ -20,16 +22,60 @@ struct DCNv3Shape {
 };
 
 // The sizes that follow from input and the options; raises for those that do not fit.
-DCNv3Shape dcnv3_shape(const Tensor& input, const std::vector<int64_t>& kernel_size,
-                       const std::vector<int64_t>& stride, const std::vector<int64_t>& padding,
-                       const std::vector<int64_t>& dilation, int64_t groups, double offset_scale,
-                       bool remove_center);
+inline DCNv3Shape dcnv3_shape(const Tensor& input, const std::vector<int64_t>& kernel_size,
+                              const std::vector<int64_t>& stride,
+                              const std::vector<int64_t>& padding,
+                              const std::vector<int64_t>& dilation, int64_t groups,
+                              double offset_scale, bool remove_center) {
+  check_dim(input, "input", 4);
+  check_floating(input, "input");
+  check_pair(kernel_size, "kernel_size", 1);
+  check_pair(stride, "stride", 1);
+  check_pair(padding, "padding", 0);
+  check_pair(dilation, "dilation", 1);
+  check_positive(groups, "groups");
+  STD_TORCH_CHECK(std::isfinite(offset_scale), "offset_scale: expected a finite number, got ",
+                  offset_scale);
+  STD_TORCH_CHECK(!remove_center || (kernel_size[0] % 2 == 1 && kernel_size[1] % 2 == 1 &&
+                                     kernel_size[0] * kernel_size[1] > 1),
+                  "remove_center: expected an odd kernel_size of more than one tap, got ",
+                  shape_string(kernel_size));
+  DCNv3Shape s{};
+  s.batch = input.size(0);
+  s.height = input.size(1);
+  s.width = input.size(2);
+  s.channels = input.size(3);
+  s.kernel_h = kernel_size[0], s.kernel_w = kernel_size[1];
+  s.stride_h = stride[0], s.stride_w = stride[1];
+  s.pad_h = padding[0], s.pad_w = padding[1];
+  s.dilation_h = dilation[0], s.dilation_w = dilation[1];
+  s.groups = groups;
+  s.offset_scale = offset_scale;
+  s.remove_center = remove_center;
+  STD_TORCH_CHECK(s.channels > 0 && s.channels % groups == 0, "groups: expected a divisor of the ",
+                  s.channels, " input channels, got ", groups);
+  check_map_size(s.height, s.width);
+  s.out_h = conv_out_size(s.height, s.kernel_h, s.stride_h, s.pad_h, s.dilation_h);
+  s.out_w = conv_out_size(s.width, s.kernel_w, s.stride_w, s.pad_w, s.dilation_w);
+  return s;
+}
 
 // The same for all arguments of dcnv3.
-DCNv3Shape dcnv3_shape(const Tensor& input, const Tensor& offset, const Tensor& mask,
-                       const std::vector<int64_t>& kernel_size, const std::vector<int64_t>& stride,
-                       const std::vector<int64_t>& padding, const std::vector<int64_t>& dilation,
-                       int64_t groups, double offset_scale, bool remove_center);
+inline DCNv3Shape dcnv3_shape(const Tensor& input, const Tensor& offset, const Tensor& mask,
+                              const std::vector<int64_t>& kernel_size,
+                              const std::vector<int64_t>& stride,
+                              const std::vector<int64_t>& padding,
+                              const std::vector<int64_t>& dilation, int64_t groups,
+                              double offset_scale, bool remove_center) {
+  const DCNv3Shape s = dcnv3_shape(input, kernel_size, stride, padding, dilation, groups,
+                                   offset_scale, remove_center);
+  check_like(offset, "offset", input, "input");
+  check_like(mask, "mask", input, "input");
+  const int64_t points = groups * s.taps();
+  check_shape(offset, "offset", {s.batch, s.out_h, s.out_w, 2 * points});
+  check_shape(mask, "mask", {s.batch, s.out_h, s.out_w, points});
+  return s;
+}
 
 // Where the taps of a (pixel, group) stand: offsets as (dx, dy) pairs and one weight a tap.
 template <typename S>

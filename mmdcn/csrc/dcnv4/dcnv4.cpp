@@ -1,23 +1,4 @@
-#include "dcnv4/dcnv4.h"
-
-namespace mmdcn {
-
-DCNv3Shape dcnv4_shape(const Tensor& input, const Tensor& offset_mask,
-                       const std::vector<int64_t>& kernel_size, const std::vector<int64_t>& stride,
-                       const std::vector<int64_t>& padding, const std::vector<int64_t>& dilation,
-                       int64_t groups, double offset_scale, bool remove_center) {
-  const DCNv3Shape s = dcnv3_shape(input, kernel_size, stride, padding, dilation, groups,
-                                   offset_scale, remove_center);
-  check_like(offset_mask, "offset_mask", input, "input");
-  check_dim(offset_mask, "offset_mask", 4);
-  const int64_t needed = 3 * groups * s.taps();
-  STD_TORCH_CHECK(offset_mask.size(3) >= needed, "offset_mask: expected at least ", needed,
-                  " channels (3 * groups * taps), got ", offset_mask.size(3));
-  check_shape(offset_mask, "offset_mask", {s.batch, s.out_h, s.out_w, offset_mask.size(3)});
-  return s;
-}
-
-}  // namespace mmdcn
+#include "common/tensor.h"
 
 STABLE_TORCH_LIBRARY_FRAGMENT(mmdcn, m) {
   m.def(

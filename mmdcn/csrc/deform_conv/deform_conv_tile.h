@@ -36,7 +36,9 @@ struct Points {
   Buffer<T> value;        // 4 corner weights, ly, lx, mask
 
   explicit Points(int64_t points)
-      : capacity(points), index(make_buffer<int32_t>(4 * points)), value(make_buffer<T>(7 * points)) {}
+      : capacity(points),
+        index(make_buffer<int32_t>(4 * points)),
+        value(make_buffer<T>(7 * points)) {}
   const T* ly() const { return value.get() + 4 * capacity; }
   const T* lx() const { return value.get() + 5 * capacity; }
   const T* mask() const { return value.get() + 6 * capacity; }
