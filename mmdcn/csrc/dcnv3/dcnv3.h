@@ -94,10 +94,10 @@ template <typename S>
 void dcnv3_forward_cpu(const DCNv3Shape& s, const S* input, const DCNv3Points<const S>& points,
                        bool softmax, S* output);
 
-// grad_points has the layout of points. grad_input is null when it is not needed, else zero.
+// grad_points has the layout of points. grad_input is null when it is not needed.
 template <typename S>
 void dcnv3_backward_cpu(const DCNv3Shape& s, const S* grad_output, const S* input,
-                        const DCNv3Points<const S>& points, bool softmax, Tensor* grad_input,
+                        const DCNv3Points<const S>& points, bool softmax, S* grad_input,
                         const DCNv3Points<S>& grad_points);
 
 }  // namespace mmdcn

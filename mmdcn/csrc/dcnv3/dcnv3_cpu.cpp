@@ -41,16 +41,16 @@ std::tuple<Tensor, Tensor, Tensor> dcnv3_backward_cpu_boxed(
   Tensor grad_input = torch::stable::empty({0}, own);
   Tensor grad_offset = torch::stable::empty(offset.sizes(), own);
   Tensor grad_mask = torch::stable::empty(mask.sizes(), own);
-  if (need_input) grad_input = torch::stable::empty(input.sizes(), compute_scalar_type(own));
+  if (need_input) grad_input = torch::stable::empty(input.sizes(), own);
   dispatch_floating(own, [&](auto zero) {
     using S = decltype(zero);
     dcnv3_backward_cpu<S>(
         s, grad_output.const_data_ptr<S>(), input.const_data_ptr<S>(),
         dcnv3_points(s, offset.const_data_ptr<S>(), mask.const_data_ptr<S>()), mask_softmax,
-        need_input ? &grad_input : nullptr,
+        need_input ? grad_input.mutable_data_ptr<S>() : nullptr,
         dcnv3_points(s, grad_offset.mutable_data_ptr<S>(), grad_mask.mutable_data_ptr<S>()));
   });
-  return {cast(grad_input, own), grad_offset, grad_mask};
+  return {grad_input, grad_offset, grad_mask};
 }
 
 }  // namespace

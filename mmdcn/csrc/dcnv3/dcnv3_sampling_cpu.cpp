@@ -2,8 +2,8 @@
 //
 // Points (coordinates, corner weights, softmax) are computed for a block of pixels at once, with
 // the taps of all its pixels in one vectorised loop; then each point reads four rows of channels.
-// Forward: threads own pixels. Backward: threads own groups of images, whose gradients are
-// disjoint, so nothing is atomic and the sums do not depend on the number of threads.
+// Threads own pixels, and groups of images for the input's gradient, so nothing is atomic and the
+// sums do not depend on the number of threads.
 #include "common/bilinear.h"
 #include "common/cpu.h"
 #include "common/math.h"
@@ -33,14 +33,17 @@ struct Block {
 // Corner weights include the tap's.
 enum Field { kWeight00, kWeight01, kWeight10, kWeight11, kLy, kLx, kTapWeight, kY, kX };
 
-// An image and a row of zeros that stands in for missing neighbours, found at offset `missing`.
+// An image, `stride` elements from pixel to pixel, and a row of zeros that stands in for missing
+// neighbours, found at offset `missing`.
 template <typename S>
 struct Image {
   const S* data;
+  int32_t stride;
   int64_t missing;
 
-  Image(const S* image, const S* zeros)
+  Image(const S* image, int64_t stride, const S* zeros)
       : data(image),
+        stride(static_cast<int32_t>(stride)),
         missing((reinterpret_cast<intptr_t>(zeros) - reinterpret_cast<intptr_t>(image)) /
                 static_cast<intptr_t>(sizeof(S))) {}
   const S* row(int64_t offset) const {
@@ -116,7 +119,7 @@ MMDCN_INLINE void locate_impl(const DCNv3Shape& s, const Grid<T>& grid,
   }
   const int32_t height = static_cast<int32_t>(s.height), width = static_cast<int32_t>(s.width);
   const int64_t stride = block.capacity, missing = image.missing;
-  const int32_t channels = static_cast<int32_t>(s.channels);
+  const int32_t pixel_stride = image.stride;
   int64_t* __restrict rows = block.row.get();
   T* __restrict value = block.value.get();
   MMDCN_INDEPENDENT
@@ -125,7 +128,7 @@ MMDCN_INLINE void locate_impl(const DCNv3Shape& s, const Grid<T>& grid,
     const Corners<T> p =
         bilinear_corners(value[kY * stride + j], value[kX * stride + j], height, width);
     const auto offset = [&](int32_t index) __attribute__((always_inline)) {
-      return index < 0 ? missing : static_cast<int64_t>(index) * channels;
+      return index < 0 ? missing : static_cast<int64_t>(index) * pixel_stride;
     };
     rows[j] = offset(p.i00);
     rows[stride + j] = offset(p.i01);
@@ -192,20 +195,16 @@ MMDCN_INLINE void aggregate_impl(const DCNv3Shape& s, const Image<S>& image, int
   }
 }
 
-// A block of pixels, groups [group, group + groups). dots[4 j + corner]: the dot product of the
-// output gradient with that neighbour of point j. Where grad_image is not null, the gradient is added to it, in a loop of
-// its own: loads that follow stores to another array at the same place of a page would stall.
+// dots[4 j + corner]: the dot product of the output gradient with that neighbour of point j.
 template <int kTaps, typename S, typename T>
-MMDCN_INLINE void spread_impl(const DCNv3Shape& s, int64_t group, int64_t groups,
-                              const S* grad_output, const Image<S>& image, int64_t count,
-                              const Block<T>& block, T* grad_image, T* grad, T* dots) {
+MMDCN_INLINE void dots_impl(const DCNv3Shape& s, const S* grad_output, const Image<S>& image,
+                            int64_t count, const Block<T>& block, T* grad, T* dots) {
   const int64_t taps = kTaps ? kTaps : s.taps(), size = s.group_channels();
   const int64_t stride = block.capacity;
-  for (int64_t i = 0; i < count * groups; ++i, dots += 4 * taps) {
-    const int64_t channel = (group + i % groups) * size;
-    convert_copy(grad_output + i / groups * s.channels + channel, size, grad);
+  for (int64_t i = 0; i < count * s.groups; ++i, dots += 4 * taps) {
+    const int64_t channel = i % s.groups * size;
+    convert_copy(grad_output + i * size, size, grad);
     const int64_t* rows = block.row.get() + i * taps;
-    const T* weight = block.value.get() + i * taps;
     for (int64_t k = 0; k < taps; ++k) {
       Vec<T, 4> sum = {};
       for_chunks<kLanes<S>>(
@@ -223,7 +222,23 @@ MMDCN_INLINE void spread_impl(const DCNv3Shape& s, int64_t group, int64_t groups
           });
       store_vec<4>(dots + 4 * k, sum);
     }
-    if (!grad_image) continue;
+  }
+}
+
+// Adds the output gradient of groups [group, group + groups) to the neighbours of each point.
+// grad_groups: images of one group each, from `group` on.
+template <int kTaps, typename S, typename T>
+MMDCN_INLINE void scatter_impl(const DCNv3Shape& s, int64_t group, int64_t groups,
+                               const S* grad_output, int64_t missing, int64_t count,
+                               const Block<T>& block, T* grad_groups, T* grad) {
+  const int64_t taps = kTaps ? kTaps : s.taps(), size = s.group_channels();
+  const int64_t stride = block.capacity, group_size = s.height * s.width * size;
+  for (int64_t i = 0; i < count * groups; ++i) {
+    const int64_t g_index = i % groups;
+    convert_copy(grad_output + i / groups * s.channels + (group + g_index) * size, size, grad);
+    const int64_t* rows = block.row.get() + i * taps;
+    const T* weight = block.value.get() + i * taps;
+    T* const image = grad_groups + g_index * group_size;
     for_chunks<kLanes<T>>(
         0, size, [&](auto vectors, auto lanes, int64_t c) __attribute__((always_inline)) {
           for (int v = 0; v < vectors; ++v, c += lanes) {
@@ -232,8 +247,8 @@ MMDCN_INLINE void spread_impl(const DCNv3Shape& s, int64_t group, int64_t groups
 #pragma GCC unroll 4
               for (int corner = 0; corner < 4; ++corner) {
                 const int64_t row = rows[corner * stride + k];
-                if (row == image.missing) continue;
-                T* const out = grad_image + row + channel + c;
+                if (row == missing) continue;
+                T* const out = image + row + c;
                 store_vec<lanes>(out, load_vec<lanes>(out) + weight[corner * stride + k] * g);
               }
             }
@@ -287,14 +302,23 @@ void softmax_gradient(int64_t taps, const T* weight, T* grad_weight) {
       aggregate_impl<0>(s, image, count, block, out);                                              \
     }                                                                                              \
   }                                                                                                \
-  MMDCN_CLONES void spread(const DCNv3Shape& s, int64_t group, int64_t groups,                     \
-                           const S* grad_output, const Image<S>& image, int64_t count,             \
-                           const Block<Compute<S>>& block, Compute<S>* grad_image,                 \
-                           Compute<S>* grad, Compute<S>* dots) {                                   \
+  MMDCN_CLONES void dot_products(const DCNv3Shape& s, const S* grad_output, const Image<S>& image, \
+                                 int64_t count, const Block<Compute<S>>& block,                    \
+                                 Compute<S>* grad, Compute<S>* dots) {                             \
     if (s.taps() == 9) {                                                                           \
-      spread_impl<9>(s, group, groups, grad_output, image, count, block, grad_image, grad, dots);  \
+      dots_impl<9>(s, grad_output, image, count, block, grad, dots);                               \
     } else {                                                                                       \
-      spread_impl<0>(s, group, groups, grad_output, image, count, block, grad_image, grad, dots);  \
+      dots_impl<0>(s, grad_output, image, count, block, grad, dots);                               \
+    }                                                                                              \
+  }                                                                                                \
+  MMDCN_CLONES void scatter(const DCNv3Shape& s, int64_t group, int64_t groups,                    \
+                            const S* grad_output, int64_t missing, int64_t count,                  \
+                            const Block<Compute<S>>& block, Compute<S>* grad_groups,               \
+                            Compute<S>* grad) {                                                    \
+    if (s.taps() == 9) {                                                                           \
+      scatter_impl<9>(s, group, groups, grad_output, missing, count, block, grad_groups, grad);    \
+    } else {                                                                                       \
+      scatter_impl<0>(s, group, groups, grad_output, missing, count, block, grad_groups, grad);    \
     }                                                                                              \
   }
 
@@ -327,65 +351,115 @@ void dcnv3_forward_cpu(const DCNv3Shape& s, const S* input, const DCNv3Points<co
     for (int64_t item = begin; item < end; ++item) {
       const int64_t n = item / blocks, first = item % blocks * block_pixels;
       const int64_t count = std::min(block_pixels, pixels - first);
-      const Image<S> image(input + n * s.height * s.width * s.channels, zeros.get());
+      const Image<S> image(input + n * s.height * s.width * s.channels, s.channels, zeros.get());
       locate(s, grid, points, softmax, image, n, first, count, 0, s.groups, block);
       aggregate(s, image, count, block, output + (n * pixels + first) * s.channels);
     }
   });
 }
 
+namespace {
+
+// Gradients of the points; threads own pixels.
 template <typename S>
-void dcnv3_backward_cpu(const DCNv3Shape& s, const S* grad_output, const S* input,
-                        const DCNv3Points<const S>& points, bool softmax, Tensor* grad_input,
-                        const DCNv3Points<S>& grad_points) {
+void backward_points(const DCNv3Shape& s, const Grid<Compute<S>>& grid, const S* zeros,
+                     const S* grad_output, const S* input, const DCNv3Points<const S>& points,
+                     bool softmax, const DCNv3Points<S>& grad_points) {
   using T = Compute<S>;
-  const Grid<T> grid(s);
-  const Buffer<S> zeros = make_zeros<S>(s.channels);
-  const int64_t taps = s.taps(), pixels = s.out_pixels(), image_size = s.height * s.width * s.channels;
-  T* const grad_images = grad_input ? grad_input->mutable_data_ptr<T>() : nullptr;
-  if (grad_input) torch::stable::zero_(*grad_input);
-  torch::stable::parallel_for(0, s.batch * s.groups, 1, [&](int64_t begin, int64_t end) {
-    const int64_t capacity = std::max(kBlockPoints, s.groups * taps);
+  const int64_t taps = s.taps(), per_pixel = s.groups * taps, pixels = s.out_pixels();
+  const int64_t block_pixels = std::max<int64_t>(1, kBlockPoints / per_pixel);
+  const int64_t blocks = ceil_div(pixels, block_pixels), capacity = block_pixels * per_pixel;
+  torch::stable::parallel_for(0, s.batch * blocks, 1, [&](int64_t begin, int64_t end) {
     const Block<T> block(capacity);
     const Buffer<T> grad = make_buffer<T>(s.group_channels());
     const Buffer<T> dots = make_buffer<T>(4 * capacity);
     const Buffer<T> grad_offset = make_buffer<T>(2 * capacity);
     const Buffer<T> grad_weight = make_buffer<T>(capacity);
-    for (int64_t item = begin; item < end;) {  // the groups of an image that are this thread's
-      const int64_t n = item / s.groups, group = item % s.groups;
-      const int64_t groups = std::min(s.groups - group, end - item);
-      item += groups;
-      const int64_t block_pixels = std::max<int64_t>(1, kBlockPoints / (groups * taps));
-      const Image<S> image(input + n * image_size, zeros.get());
-      for (int64_t first = 0; first < pixels; first += block_pixels) {
-        const int64_t count = std::min(block_pixels, pixels - first);
-        locate(s, grid, points, softmax, image, n, first, count, group, groups, block);
-        spread(s, group, groups, grad_output + (n * pixels + first) * s.channels, image, count,
-               block, grad_images ? grad_images + n * image_size : nullptr, grad.get(),
-               dots.get());
-        point_gradients(count * groups * taps, grid.scale, dots.get(), block.value.get(),
-                        block.capacity, grad_offset.get(), grad_weight.get());
-        for (int64_t i = 0; i < count * groups; ++i) {
-          const int64_t at = i * taps, row = n * pixels + first + i / groups;
-          const int64_t g = group + i % groups;
-          if (softmax) softmax_gradient(taps, block.field(kTapWeight) + at, grad_weight.get() + at);
-          convert_copy(
-              grad_offset.get() + 2 * at, 2 * taps,
-              grad_points.offset + row * grad_points.offset_pixel + g * grad_points.offset_group);
-          convert_copy(
-              grad_weight.get() + at, taps,
-              grad_points.weight + row * grad_points.weight_pixel + g * grad_points.weight_group);
-        }
+    for (int64_t item = begin; item < end; ++item) {
+      const int64_t n = item / blocks, first = item % blocks * block_pixels;
+      const int64_t count = std::min(block_pixels, pixels - first);
+      const Image<S> image(input + n * s.height * s.width * s.channels, s.channels, zeros);
+      locate(s, grid, points, softmax, image, n, first, count, 0, s.groups, block);
+      dot_products(s, grad_output + (n * pixels + first) * s.channels, image, count, block,
+                   grad.get(), dots.get());
+      point_gradients(count * per_pixel, grid.scale, dots.get(), block.value.get(), block.capacity,
+                      grad_offset.get(), grad_weight.get());
+      for (int64_t i = 0; i < count * s.groups; ++i) {
+        const int64_t at = i * taps, row = n * pixels + first + i / s.groups, g = i % s.groups;
+        if (softmax) softmax_gradient(taps, block.field(kTapWeight) + at, grad_weight.get() + at);
+        convert_copy(
+            grad_offset.get() + 2 * at, 2 * taps,
+            grad_points.offset + row * grad_points.offset_pixel + g * grad_points.offset_group);
+        convert_copy(
+            grad_weight.get() + at, taps,
+            grad_points.weight + row * grad_points.weight_pixel + g * grad_points.weight_group);
       }
     }
   });
+}
+
+// Gradient of the input; threads own groups of images. Each group is summed in an image of its own:
+// side by side in memory, the groups of two threads would fight over the same cache lines.
+template <typename S>
+void backward_input(const DCNv3Shape& s, const Grid<Compute<S>>& grid, const S* zeros,
+                    const S* grad_output, const S* input, const DCNv3Points<const S>& points,
+                    bool softmax, S* grad_input) {
+  using T = Compute<S>;
+  const int64_t taps = s.taps(), pixels = s.out_pixels(), in_pixels = s.height * s.width;
+  const int64_t size = s.group_channels(), group_size = in_pixels * size;
+  Tensor sums = torch::stable::empty({s.batch * s.groups, in_pixels, size},
+                                     std::is_same_v<T, double> ? ScalarType::Double
+                                                               : ScalarType::Float);
+  torch::stable::zero_(sums);
+  T* const sums_ptr = sums.mutable_data_ptr<T>();
+  torch::stable::parallel_for(0, s.batch * s.groups, 1, [&](int64_t begin, int64_t end) {
+    const Block<T> block(std::max(kBlockPoints, s.groups * taps));
+    const Buffer<T> grad = make_buffer<T>(size);
+    for (int64_t item = begin; item < end;) {  // the groups of an image that are this thread's
+      const int64_t first_item = item, n = item / s.groups, group = item % s.groups;
+      const int64_t groups = std::min(s.groups - group, end - item);
+      item += groups;
+      const int64_t block_pixels = std::max<int64_t>(1, kBlockPoints / (groups * taps));
+      const Image<S> image(input, size, zeros);
+      for (int64_t first = 0; first < pixels; first += block_pixels) {
+        const int64_t count = std::min(block_pixels, pixels - first);
+        locate(s, grid, points, softmax, image, n, first, count, group, groups, block);
+        scatter(s, group, groups, grad_output + (n * pixels + first) * s.channels, image.missing,
+                count, block, sums_ptr + first_item * group_size, grad.get());
+      }
+    }
+  });
+  parallel_items(s.batch * s.height, [&](int64_t row) {
+    const int64_t n = row / s.height, first = row % s.height * s.width;
+    for (int64_t g = 0; g < s.groups; ++g) {
+      const T* from = sums_ptr + (n * s.groups + g) * group_size + first * size;
+      S* to = grad_input + (n * in_pixels + first) * s.channels + g * size;
+      for (int64_t x = 0; x < s.width; ++x) {
+        convert_copy(from + x * size, size, to + x * s.channels);
+      }
+    }
+  });
+}
+
+}  // namespace
+
+template <typename S>
+void dcnv3_backward_cpu(const DCNv3Shape& s, const S* grad_output, const S* input,
+                        const DCNv3Points<const S>& points, bool softmax, S* grad_input,
+                        const DCNv3Points<S>& grad_points) {
+  const Grid<Compute<S>> grid(s);
+  const Buffer<S> zeros = make_zeros<S>(s.channels);
+  backward_points(s, grid, zeros.get(), grad_output, input, points, softmax, grad_points);
+  if (grad_input) {
+    backward_input(s, grid, zeros.get(), grad_output, input, points, softmax, grad_input);
+  }
 }
 
 #define MMDCN_INSTANTIATE(S)                                                                      \
   template void dcnv3_forward_cpu<S>(const DCNv3Shape&, const S*, const DCNv3Points<const S>&,    \
                                      bool, S*);                                                   \
   template void dcnv3_backward_cpu<S>(const DCNv3Shape&, const S*, const S*,                      \
-                                      const DCNv3Points<const S>&, bool, Tensor*,                 \
+                                      const DCNv3Points<const S>&, bool, S*,                      \
                                       const DCNv3Points<S>&);
 
 MMDCN_INSTANTIATE(double)

@@ -38,16 +38,16 @@ std::tuple<Tensor, Tensor> dcnv4_backward_cpu(
   Tensor grad_input = torch::stable::empty({0}, own);
   Tensor grad_offset_mask = torch::stable::empty(offset_mask.sizes(), own);
   torch::stable::zero_(grad_offset_mask);  // the surplus channels
-  if (need_input) grad_input = torch::stable::empty(input.sizes(), compute_scalar_type(own));
+  if (need_input) grad_input = torch::stable::empty(input.sizes(), own);
   dispatch_floating(own, [&](auto zero) {
     using S = decltype(zero);
     const int64_t channels = offset_mask.size(3);
     dcnv3_backward_cpu<S>(s, grad_output.const_data_ptr<S>(), input.const_data_ptr<S>(),
                           dcnv4_points(s, offset_mask.const_data_ptr<S>(), channels), false,
-                          need_input ? &grad_input : nullptr,
+                          need_input ? grad_input.mutable_data_ptr<S>() : nullptr,
                           dcnv4_points(s, grad_offset_mask.mutable_data_ptr<S>(), channels));
   });
-  return {cast(grad_input, own), grad_offset_mask};
+  return {grad_input, grad_offset_mask};
 }
 
 }  // namespace
