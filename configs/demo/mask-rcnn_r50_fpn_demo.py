@@ -19,7 +19,7 @@ custom_imports = dict(imports=['mmdcn.models'], allow_failed_imports=False)
 size = 128
 width = 64
 base_channels = 16
-max_epochs = 10
+max_epochs = 8
 num_classes = 3
 norm_cfg = dict(type='BN', requires_grad=True)
 roi_extractor = dict(
