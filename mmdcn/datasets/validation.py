@@ -72,8 +72,11 @@ def _check_dataset(dataset_cfg: dict, field: str, labelled: bool, logger: loggin
         cls = registry.get(cls) if isinstance(cls, str) else cls
         if not (isinstance(cls, type) and issubclass(cls, BaseDataset)):
             return
-        # Built without reading anything, for its defaults and joined paths.
-        dataset = registry.build(dict(dataset_cfg, pipeline=[], lazy_init=True))
+        try:
+            # Built without reading anything, for its defaults and joined paths.
+            dataset = registry.build(dict(dataset_cfg, pipeline=[], lazy_init=True))
+        except (AssertionError, TypeError, ValueError) as error:
+            raise DatasetError(f"{field}: {cls.__name__} refuses its arguments: {error}") from error
     toolboxes = {base.__module__.split(".")[0] for base in cls.__mro__}
     if "mmdet" in toolboxes:
         from mmdet.datasets import CocoDataset

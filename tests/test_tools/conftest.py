@@ -41,7 +41,7 @@ class Workspace:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            timeout=300,
+            timeout=900,
         )
         assert (done.returncode != 0) == fails, done.stdout[-5000:]
         return done.stdout

@@ -313,6 +313,13 @@ def test_segmentation_set_without_images(ade):
         check(ade_config(ade, img_suffix=".tif"))
 
 
+def test_arguments_that_the_class_refuses(ade):
+    cfg = ade_config(ade, metainfo=dict(classes=("wall", "unicorn")))
+    message = r"train_dataloader\.dataset: ADE20KDataset refuses its arguments: .*unicorn"
+    with pytest.raises(DatasetError, match=message):
+        check(cfg)
+
+
 def test_segmentation_set_with_a_list_of_images(ade):
     (ade / "list.txt").write_text("a\nsub/c\n")
     check(ade_config(ade, ann_file="list.txt"))

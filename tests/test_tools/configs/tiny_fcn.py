@@ -5,7 +5,7 @@ custom_imports = dict(imports=["mmdcn.models", "kill_hook"], allow_failed_import
 custom_hooks = [dict(type="KillHook")]
 
 classes = ("background", "star", "crescent", "fish")
-palette = [[0, 0, 0], [200, 0, 0], [0, 200, 0], [0, 0, 200], [200, 200, 0], [0, 200, 200]]
+palette = [[0, 0, 0], [200, 0, 0], [0, 200, 0], [0, 0, 200]]
 data_root = "data/deformed_shapes/"
 norm_cfg = dict(type="BN", requires_grad=True)
 
