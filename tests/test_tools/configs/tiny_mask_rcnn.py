@@ -76,7 +76,7 @@ test_evaluator = val_evaluator
 train_cfg = dict(type="EpochBasedTrainLoop", max_epochs=3, val_interval=3)
 val_cfg = dict(type="ValLoop")
 test_cfg = dict(type="TestLoop")
-optim_wrapper = dict(optimizer=dict(type="SGD", lr=0.01, momentum=0.9))
+optim_wrapper = dict(optimizer=dict(type="SGD", lr=0.03, momentum=0.9))
 auto_scale_lr = dict(base_batch_size=4)
 default_hooks = dict(logger=dict(interval=1), checkpoint=dict(max_keep_ckpts=2))
 randomness = dict(seed=0)
