@@ -7,6 +7,7 @@ imports this module when it meets the prefix, and ``locations`` on the first loo
 from mmengine.registry import HOOKS as MMENGINE_HOOKS
 from mmengine.registry import MODELS as MMENGINE_MODELS
 from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS as MMENGINE_OPTIM_WRAPPER_CONSTRUCTORS
+from mmengine.registry import STRATEGIES as MMENGINE_STRATEGIES
 from mmengine.registry import Registry
 
 # Layers and backbones.
@@ -19,4 +20,8 @@ OPTIM_WRAPPER_CONSTRUCTORS = Registry(
     parent=MMENGINE_OPTIM_WRAPPER_CONSTRUCTORS,
     scope="mmdcn",
     locations=["mmdcn.engine"],
+)
+# How a model is spread over devices.
+STRATEGIES = Registry(
+    "strategy", parent=MMENGINE_STRATEGIES, scope="mmdcn", locations=["mmdcn.engine.sharding"]
 )

@@ -55,4 +55,4 @@ param_scheduler = [
     dict(type="LinearLR", start_factor=0.001, by_epoch=False, begin=0, end=500),
     dict(type="MultiStepLR", begin=0, end=12, by_epoch=True, milestones=[11], gamma=0.1),
 ]
-default_hooks = dict(checkpoint=dict(save_best="auto", max_keep_ckpts=3))
+default_hooks = dict(checkpoint=dict(save_best="coco/bbox_mAP", max_keep_ckpts=3))

@@ -13,4 +13,4 @@ optim_wrapper = dict(
     optimizer=dict(_delete_=True, type="AdamW", lr=1e-4, betas=(0.9, 0.999), weight_decay=0.05),
     paramwise_cfg=dict(layer_decay_rate=1.0),
 )
-default_hooks = dict(checkpoint=dict(save_best="auto", max_keep_ckpts=3))
+default_hooks = dict(checkpoint=dict(save_best="coco/bbox_mAP", max_keep_ckpts=3))

@@ -21,6 +21,12 @@ FIRST_DEPTH = (
 NO_DECAY = ("relative_position", "norm", "sampling_offsets")
 
 
+def note_dimensions(model: nn.Module) -> None:
+    """Keep the number of dimensions of each parameter, before sharding flattens it."""
+    for parameter in model.parameters():
+        parameter.dimensions = parameter.ndim
+
+
 def is_offset(name: str) -> bool:
     """Whether a parameter predicts sampling positions, as `offset_lr_scale` understands it.
 
@@ -112,7 +118,7 @@ class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
             if is_offset(name):
                 scale *= offset_scale
             no_decay = (
-                parameter.ndim == 1
+                getattr(parameter, "dimensions", parameter.ndim) == 1
                 or name.endswith(".bias")
                 or any(key in name for key in NO_DECAY)
             )
