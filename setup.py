@@ -7,11 +7,20 @@ Everything static stands in ``pyproject.toml``; this file holds what needs code.
            which runs the slow reference operators
     1      build it; a failure is an error
     0      do not build it
+
+``FORCE_CUDA`` says what happens to the CUDA library:
+    unset  build it where torch has CUDA and nvcc is found
+    1      build it; torch may be without CUDA, and no GPU is needed
+    0      do not build it
+``TORCH_CUDA_ARCH_LIST`` chooses its GPU architectures, as everywhere in PyTorch.
+
 ``MMDCN_SANITIZE=address,undefined`` instruments the library for ``make sanitize``.
 """
 
 import os
+import re
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -46,6 +55,18 @@ CXX_FLAGS = [
     *MATH_FLAGS,
     *STABLE_ABI_FLAGS,
 ]
+NVCC_FLAGS = [
+    "-O3",
+    "-std=c++20",
+    "-DUSE_CUDA",
+    "-Xcompiler=-fvisibility=hidden,-Wall,-Wno-psabi",
+    "-Xfatbin=-compress-all",
+    *STABLE_ABI_FLAGS,
+]
+# The last one also as PTX, from which a driver compiles for later GPUs.
+CUDA_ARCHITECTURES = ("7.5", "8.0", "8.6", "8.9", "9.0", "10.0", "12.0")
+FORCE_CUDA = os.environ.get("FORCE_CUDA", "").strip()
+CUDA_STUBS = ROOT / "build" / "cuda_stubs"
 SANITIZERS = os.environ.get("MMDCN_SANITIZE")
 SANITIZE_FLAGS = [f"-fsanitize={SANITIZERS}", "-fno-sanitize-recover=all"] if SANITIZERS else []
 DEBUG_FLAGS = ["-O1", "-g1", "-fno-omit-frame-pointer"] if SANITIZERS else []
@@ -58,6 +79,10 @@ class BuildError(RuntimeError):
 class TorchMissing(BuildError):
     """An error even where the library is optional: pip would hide the warning, and the user most
     likely has torch, outside pip's isolated build environment."""
+
+
+class CudaMismatch(BuildError):
+    """An error even where the library is optional: which CUDA is meant cannot be guessed."""
 
 
 def csrc_files(*suffixes: str) -> list[str]:
@@ -85,17 +110,81 @@ def native_extensions() -> list:
     sources = csrc_files(".cpp")
     if not sources:
         raise BuildError(f"there is no .cpp file under {CSRC}")
-    return [
-        CppExtension(
-            f"{PACKAGE}._C",
-            sources,
-            include_dirs=[str(ROOT / CSRC)],
-            extra_compile_args={"cxx": [*CXX_FLAGS, *DEBUG_FLAGS, *SANITIZE_FLAGS]},
-            extra_link_args=SANITIZE_FLAGS,
-            depends=csrc_files(".h"),
-            py_limited_api=True,  # leaves libtorch_python out; no source uses the Python API
+    cpu = CppExtension(
+        f"{PACKAGE}._C",
+        sources,
+        include_dirs=[str(ROOT / CSRC)],
+        extra_compile_args={"cxx": [*CXX_FLAGS, *DEBUG_FLAGS, *SANITIZE_FLAGS]},
+        extra_link_args=SANITIZE_FLAGS,
+        depends=csrc_files(".h"),
+        py_limited_api=True,  # leaves libtorch_python out; no source uses the Python API
+    )
+    toolkit = None if SANITIZERS else find_cuda_toolkit()
+    return [cpu, cuda_extension(toolkit)] if toolkit else [cpu]
+
+
+def find_cuda_toolkit() -> Path | None:
+    """Where CUDA is installed, or None if the CUDA library shall not be built."""
+    import torch
+    from torch.utils import cpp_extension
+
+    if FORCE_CUDA == "0" or (FORCE_CUDA != "1" and not torch.version.cuda):
+        return None
+    home = cpp_extension.CUDA_HOME or cpp_extension._find_cuda_home()
+    nvcc = Path(home or "", "bin", "nvcc")
+    if not home or not nvcc.exists():
+        if FORCE_CUDA == "1":
+            raise BuildError("FORCE_CUDA=1 needs nvcc, which was not found; set CUDA_HOME")
+        return None
+    version = subprocess.run([nvcc, "--version"], check=True, capture_output=True, text=True).stdout
+    release = re.search(r"release (\d+)\.(\d+)", version)
+    if not release:
+        raise BuildError(f"{nvcc} --version names no release: {version}")
+    if torch.version.cuda and torch.version.cuda.split(".")[0] != release[1]:
+        raise CudaMismatch(
+            f"nvcc ({nvcc}) is of CUDA {release[1]}.{release[2]}, but torch {torch.__version__} is "
+            f"built for CUDA {torch.version.cuda}: the major versions must be the same.\n"
+            "Install that toolkit and set CUDA_HOME to it, or install a torch for this one, or set "
+            "FORCE_CUDA=0\nto build without CUDA."
         )
-    ]
+    return Path(home)
+
+
+def cuda_extension(toolkit: Path):
+    """The CUDA library. Where torch is without CUDA, a stand-in for torch's is linked."""
+    from torch.utils import cpp_extension
+
+    if not os.environ.get("TORCH_CUDA_ARCH_LIST"):
+        nvcc = [toolkit / "bin" / "nvcc", "--list-gpu-arch"]
+        known = subprocess.run(nvcc, check=True, capture_output=True, text=True).stdout.split()
+        chosen = [a for a in CUDA_ARCHITECTURES if f"compute_{a.replace('.', '')}" in known]
+        os.environ["TORCH_CUDA_ARCH_LIST"] = ";".join(chosen) + "+PTX"
+    cpp_extension.CUDA_HOME = str(toolkit)  # None in a torch without CUDA
+    extension = cpp_extension.CUDAExtension(
+        f"{PACKAGE}._C_cuda",
+        csrc_files(".cu"),
+        include_dirs=[str(ROOT / CSRC)],
+        library_dirs=[str(CUDA_STUBS)],
+        extra_compile_args={"nvcc": NVCC_FLAGS},
+        # Without a dependency on libtorch_cuda.so its symbols would not be found.
+        extra_link_args=["-Wl,--no-as-needed"],
+        depends=csrc_files(".h", ".cuh"),
+        py_limited_api=True,
+    )
+    extension.libraries.remove("c10_cuda")  # none of its symbols is used
+    return extension
+
+
+def make_cuda_stub() -> None:
+    """An empty libtorch_cuda.so to link with, where torch has none."""
+    import torch
+
+    name = "libtorch_cuda.so"
+    if (Path(torch.__file__).parent / "lib" / name).exists():
+        return
+    CUDA_STUBS.mkdir(parents=True, exist_ok=True)
+    command = [os.environ.get("CXX", "c++"), "-shared", f"-Wl,-soname,{name}", "-x", "c++"]
+    subprocess.run([*command, "/dev/null", "-o", CUDA_STUBS / name], check=True)
 
 
 def torch_build_ext() -> type:
@@ -112,13 +201,22 @@ def torch_build_ext() -> type:
             self.build_temp = str(ROOT / "build" / ("sanitize" if SANITIZERS else "ext"))
 
         def run(self):
+            with_cuda = len(self.extensions) > 1
+            if with_cuda:
+                make_cuda_stub()
             if BUILD_EXT == "1":
                 super().run()
                 return
             try:
                 super().run()
             except Exception as error:  # whatever the reason is, the package works without
-                warn_pure_python(f"{type(error).__name__}: {error}")
+                reason = f"{type(error).__name__}: {error}"
+                if with_cuda and FORCE_CUDA != "1":
+                    warn("CUDA", reason)
+                    self.extensions = self.extensions[:1]
+                    self.run()
+                    return
+                warn("native", reason)
                 self.extensions = []  # nothing to copy or record afterwards
                 if self.inplace or self.editable_mode:
                     for stale in (ROOT / PACKAGE).glob("_C*.so"):
@@ -133,15 +231,15 @@ class FailingBuildExt(build_ext):
     reason: BuildError
 
     def run(self):
-        if BUILD_EXT == "1" or isinstance(self.reason, TorchMissing):
+        if BUILD_EXT == "1" or isinstance(self.reason, TorchMissing | CudaMismatch):
             raise SystemExit(f"error: {self.reason}")
-        warn_pure_python(str(self.reason))
+        warn("native", str(self.reason))
 
 
-def warn_pure_python(reason: str) -> None:
+def warn(library: str, reason: str) -> None:
     bar = "*" * 88
     print(
-        f"\n{bar}\nWARNING: mmdcn is being installed WITHOUT its native operator library:\n"
+        f"\n{bar}\nWARNING: mmdcn is being installed WITHOUT its {library} operator library:\n"
         f"  {reason}\n"
         "The operators will run on the plain PyTorch reference, which is much slower. For the\n"
         "library, install torch >= 2.10, ninja and a C++20 compiler, then run\n"
@@ -190,6 +288,8 @@ class BdistWheel(bdist_wheel):
 def main() -> None:
     if BUILD_EXT not in ("auto", "0", "1"):
         raise SystemExit(f"error: MMDCN_BUILD_EXT must be 0, 1 or unset, got {BUILD_EXT!r}")
+    if FORCE_CUDA not in ("", "0", "1"):
+        raise SystemExit(f"error: FORCE_CUDA must be 0, 1 or unset, got {FORCE_CUDA!r}")
     commands = {"build_py": BuildPy, "bdist_wheel": BdistWheel}
     extensions = []
     if BUILD_EXT != "0":

@@ -48,6 +48,16 @@ def is_available(device_type: str = "cpu") -> bool:
     return _missing.get(device_type, "") is None
 
 
+def why_missing(device_type: str) -> str | None:
+    """Why there are no native kernels for ``device_type``; None when there are."""
+    return _missing.get(device_type) if device_type in _missing else _load(device_type)
+
+
+def library_path(device_type: str) -> Path:
+    """Where the library of a device type stands, or should."""
+    return _FOLDER / _LIBRARIES[device_type]
+
+
 def schemas_available() -> bool:
     """Whether the operators are defined under ``torch.ops.mmdcn``."""
     return is_available("cpu")
@@ -64,9 +74,9 @@ def use_native(device_type: str) -> bool:
 
 @functools.cache
 def _warn(device_type: str) -> None:
-    reason = _missing.get(device_type) or _load(device_type)
     warnings.warn(
-        f"mmdcn runs its slow PyTorch reference operators on '{device_type}': {reason}. To build "
+        f"mmdcn runs its slow PyTorch reference operators on '{device_type}': "
+        f"{why_missing(device_type)}. To build "
         "the native library, install a C++ compiler and run `pip install --no-build-isolation "
         "--force-reinstall --no-deps mmdcn` (from a clone: `pip install --no-build-isolation -e .`)"
         " in the environment that has torch >= 2.10.",

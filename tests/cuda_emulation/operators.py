@@ -1,0 +1,162 @@
+"""The operators on the emulated device; test_emulation.py runs this in a process of its own."""
+
+import contextlib
+import math
+
+import pytest
+import torch
+from emulator import ORDERS, Device
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+from operator_suite import OperatorSuite, assert_close, assert_equal, cast, error
+from test_dcnv3_dcnv4 import TestDCNv3 as DCNv3
+from test_dcnv3_dcnv4 import TestDCNv4 as DCNv4
+from test_deform_conv import TestDeformConv2d as DeformConv2d
+from test_deform_conv import TestModulatedDeformConv2d as ModulatedDeformConv2d
+from test_deform_ps_roi_pool import TestDeformPSRoIPool as DeformPSRoIPool
+from test_deform_roi_pool import TestDeformRoIPool as DeformRoIPool
+from test_ps_roi_pool import TestPSRoIPool as PSRoIPool
+from test_roi_avg_pool import TestRoIAvgPool as RoIAvgPool
+
+from mmdcn import _extension
+
+TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-5}
+DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
+CASES = 100  # random ones, for each operator and dtype
+# Small: emulation is slow.
+AGGREGATION = dict(batch=2, channels=24, groups=3, size=(9, 11), kernel=(3, 2), stride=(2, 3),
+                   reach=1, scale=1.5)  # fmt: skip
+CONVOLUTION = dict(batch=2, channels=12, out_channels=10, size=(9, 11), kernel=(3, 2),
+                   stride=(2, 3), groups=2, deform_groups=3, reach=1)  # fmt: skip
+ROIS = dict(batch=1, channels=12, rois=14)
+SUITES = {
+    "dcnv3": (DCNv3, AGGREGATION),
+    "dcnv4": (DCNv4, AGGREGATION),
+    "deform_conv2d": (DeformConv2d, CONVOLUTION),
+    "modulated_deform_conv2d": (ModulatedDeformConv2d, CONVOLUTION),
+    "roi_avg_pool": (RoIAvgPool, {**RoIAvgPool.large, **ROIS}),
+    "ps_roi_pool": (PSRoIPool, {**PSRoIPool.large, **ROIS}),
+    "deform_roi_pool": (DeformRoIPool, {**DeformRoIPool.large, **ROIS}),
+    "deform_ps_roi_pool": (DeformPSRoIPool, {**DeformPSRoIPool.large, **ROIS}),
+}
+
+
+@pytest.fixture(scope="session")
+def device() -> Device:
+    return Device(_extension._FOLDER)
+
+
+@pytest.fixture(params=SUITES)
+def suite(request) -> OperatorSuite:
+    kind, large = SUITES[request.param]
+    suite = kind()
+    suite.large = large
+    return suite
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    torch.set_num_threads(1)
+
+
+@contextlib.contextmanager
+def deterministic():
+    torch.use_deterministic_algorithms(True)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(False)
+
+
+def check(suite: OperatorSuite, args: dict) -> None:
+    """Output and all gradients against the reference."""
+    dtype = args["input"].dtype
+    actual = suite.run(suite.function, args)
+    expected = suite.run(suite.reference, args)
+    if dtype in TOLERANCE:
+        return assert_close(actual, expected, TOLERANCE[dtype])
+    truth = suite.run(suite.reference, cast(args, torch.float64))
+    for name, value in actual.items():
+        assert value.dtype == dtype
+        largest = truth[name].abs().max().item() if value.numel() else 0.0
+        # The reference rounds its result only. One rounding may hit a tensor of few elements.
+        limit = max(2 * error(expected[name], truth[name]), torch.finfo(dtype).eps * largest)
+        assert error(value, truth[name]) <= limit, name
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_random_cases(device, suite, dtype):
+    @settings(
+        max_examples=CASES,
+        derandomize=True,
+        deadline=None,
+        database=None,
+        phases=[Phase.generate],
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(st.data())
+    def compare(data):
+        config = suite.random_config(data.draw)
+        device.configure(
+            data.draw(st.sampled_from(ORDERS)),
+            config["seed"],
+            data.draw(st.sampled_from([1, 3, 1 << 20])),  # one block goes round all of the work
+            data.draw(st.booleans()),
+        )
+        check(suite, cast(suite.make(**config), dtype))
+
+    compare()
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_cases(device, suite, dtype):
+    device.configure("random", 1, 7)
+    for config in suite.cases.values():
+        check(suite, cast(suite.make(**config), dtype))
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16], ids=str)
+def test_repeatable_gradients(device, suite, dtype):
+    args = cast(suite.make(**suite.large), dtype)
+    runs = []
+    with deterministic():
+        for order in ORDERS:
+            device.configure(order, 3)
+            runs.append(suite.run(suite.function, args))
+        check(suite, args)
+    for other in runs[1:]:
+        assert_equal(other, runs[0])
+
+
+def test_gradients_that_are_not_finite_stay_so_when_repeatable(device, suite):
+    args = suite.make(**suite.large)
+    output = suite.function(**args)
+    grad = torch.ones_like(output)
+    grad.view(-1)[5] = math.inf
+    with deterministic():
+        gradient = suite.run(suite.function, args, grad)["input"]
+    assert not gradient.isfinite().all()
+
+
+@deterministic()  # for the tests that compare bits
+def test_unusual_values_and_layouts(device, suite):
+    device.configure("reverse")
+    if suite.test_offsets_that_are_not_finite_count_as_far_outside:  # has offsets
+        suite.test_offsets_that_are_not_finite_count_as_far_outside(suite.function)
+    suite.test_pixels_that_no_point_touches_do_not_matter(suite.function)
+    suite.test_inputs_of_any_strides("strided")
+    suite.test_inputs_of_any_strides("permuted")
+    suite.test_gradients_of_some_arguments_only()
+
+
+@pytest.mark.parametrize("shift", [1, 2, 4])
+def test_addresses_that_forbid_vectors(device, suite, shift):
+    """Contiguous views that start in the middle of a vector."""
+    device.configure()
+    args = cast(suite.make(**{**suite.large, "channels": 48}), torch.float16)
+    for name, value in args.items():
+        if isinstance(value, torch.Tensor):
+            longer = torch.cat([value.new_zeros(shift), value.flatten()])
+            args[name] = longer[shift:].view(value.shape)
+            assert args[name].data_ptr() % 16
+    check(suite, args)
