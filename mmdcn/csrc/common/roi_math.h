@@ -48,6 +48,11 @@ MMDCN_HOST_DEVICE AxisSample<T> clamped_sample(T position, int32_t size) {
 // Pixels [begin, end) of one axis.
 struct PixelRange {
   int32_t begin, end;
+
+  MMDCN_HOST_DEVICE void add(int32_t pixel) {
+    begin = pixel < begin ? pixel : begin;
+    end = pixel >= end ? pixel + 1 : end;
+  }
 };
 
 // A corner in whole pixels, rounded half away from zero; the limit keeps the integers below exact.

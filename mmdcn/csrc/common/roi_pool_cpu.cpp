@@ -3,6 +3,7 @@
 // the backward owns that part of the input's gradient. So there are no atomics, what is sampled
 // stays in cache, and results do not depend on the number of threads.
 #include "common/roi_pool_cpu.h"
+#include "common/transpose.h"
 
 namespace mmdcn {
 namespace {
@@ -141,13 +142,9 @@ class Items {
         bins_of_(s.offset_groups * s.cells()) {
     for (int64_t r = 0; r < s.rois; ++r) {
       PixelRange& rows = rows_of_[plans[r].image];
+      rows.begin = std::min(rows.begin, plans[r].rows.begin);
+      rows.end = std::max(rows.end, plans[r].rows.end);
       rois_of_[plans[r].image].push_back(r);
-      for (const Bin<T>& bin : plans[r].bins) {
-        for (int32_t y = bin.y_begin; y < bin.y_end; ++y) {
-          rows.begin = std::min(rows.begin, plans[r].taps[y].index);
-          rows.end = std::max(rows.end, plans[r].taps[y].index + 1);
-        }
-      }
     }
     for (int64_t g = 0; g < s.offset_groups; ++g) {
       for (int64_t b = 0; b < s.bins(); ++b) {

@@ -49,6 +49,7 @@ struct RoiPlan {
   int64_t image;
   std::vector<Tap<T>> taps;
   std::vector<Bin<T>> bins;  // [offset group][bin]
+  PixelRange rows;           // of the map that the bins read, from the first to the last
 
   int32_t size() const { return static_cast<int32_t>(taps.size()); }
 
@@ -87,8 +88,19 @@ std::vector<RoiPlan<T>> make_plans(const RoiPoolShape& s, const T* rois, const F
   }
   constexpr int64_t kBlock = 8;
   parallel_items(ceil_div(s.rois, kBlock), [&](int64_t item) {
+    size_t taps = 0;  // most RoIs have about as many as the one before
     const int64_t end = std::min((item + 1) * kBlock, s.rois);
-    for (int64_t r = item * kBlock; r < end; ++r) fill(r, plans[r]);
+    for (int64_t r = item * kBlock; r < end; ++r) {
+      RoiPlan<T>& plan = plans[r];
+      plan.taps.reserve(taps + taps / 4);
+      plan.bins.reserve(s.offset_groups * s.bins());
+      fill(r, plan);
+      taps = plan.taps.size();
+      plan.rows = {static_cast<int32_t>(s.height), 0};
+      for (const Bin<T>& bin : plan.bins) {
+        for (int32_t y = bin.y_begin; y < bin.y_end; ++y) plan.rows.add(plan.taps[y].index);
+      }
+    }
   });
   return plans;
 }
