@@ -3,131 +3,20 @@
 // the backward owns that part of the input's gradient. So there are no atomics, what is sampled
 // stays in cache, and results do not depend on the number of threads.
 #include "common/roi_pool_cpu.h"
+
+#include "common/roi_pool_loops.h"
 #include "common/transpose.h"
 
 namespace mmdcn {
 namespace {
 
-constexpr int64_t kStrip = 32;
-
-// 256-bit vectors: every x86-64 level above the first has them, elsewhere they are split.
-template <typename T>
-struct Vector {
-  typedef T type __attribute__((vector_size(32), aligned(sizeof(T)), may_alias));
-};
-template <typename T>
-constexpr int kLanes = 32 / sizeof(T);
-template <typename T>
-constexpr int kBlock = 4 * kLanes<T>;  // channels that are summed in registers
-
-// The functions below take the bins in `list`; `values` and `grad` have a row of kStrip channels
-// for each of them, and image and grad_image one for each pixel from first_row on.
-template <typename T>
-struct BinList {
-  const Tap<T>* taps;
-  const Bin<T>* bins;
-  const int32_t* list;
-  int64_t count, width;
-  int32_t first_row;
-
-  int64_t row(const Tap<T>& tap) const { return (tap.index - first_row) * width * kStrip; }
+// Output channels [channel, channel + size), all of one offset group.
+struct Strip {
+  int64_t index, channel, size, offset_group;
 };
 
-template <typename T>
-MMDCN_INLINE void pool_impl(const BinList<T>& b, const T* image, T* values) {
-  typedef typename Vector<T>::type Vec;
-  for (int64_t i = 0; i < b.count; ++i) {
-    const Bin<T>& bin = b.bins[b.list[i]];
-    for (int64_t c = 0; c < kStrip; c += kBlock<T>) {
-      Vec v0 = {}, v1 = {}, v2 = {}, v3 = {};
-      for (int32_t y = bin.y_begin; y < bin.y_end; ++y) {
-        const T* row = image + b.row(b.taps[y]) + c;
-        for (int32_t x = bin.x_begin; x < bin.x_end; ++x) {
-          const Vec* p = reinterpret_cast<const Vec*>(row + b.taps[x].index * kStrip);
-          const T w = b.taps[y].weight * b.taps[x].weight;
-          v0 += w * p[0], v1 += w * p[1], v2 += w * p[2], v3 += w * p[3];
-        }
-      }
-      Vec* out = reinterpret_cast<Vec*>(values + i * kStrip + c);
-      const T scale = bin.scale * bin.mask;
-      out[0] = scale * v0, out[1] = scale * v1, out[2] = scale * v2, out[3] = scale * v3;
-    }
-  }
-}
-
-// Contracts the pooled value and its derivatives along y and x, without the mask, with grad:
-// 3 sums for each bin of the list.
-template <typename T>
-MMDCN_INLINE void contract_impl(const BinList<T>& b, const T* image, const T* grad, T* sums) {
-  typedef typename Vector<T>::type Vec;
-  for (int64_t i = 0; i < b.count; ++i) {
-    const Bin<T>& bin = b.bins[b.list[i]];
-    T total[3] = {};
-    for (int64_t c = 0; c < kStrip; c += kBlock<T>) {
-      Vec v0 = {}, v1 = {}, v2 = {}, v3 = {};
-      Vec y0 = {}, y1 = {}, y2 = {}, y3 = {};
-      Vec x0 = {}, x1 = {}, x2 = {}, x3 = {};
-      for (int32_t y = bin.y_begin; y < bin.y_end; ++y) {
-        // The sums of a row first: its taps are shared by the value and the y derivative.
-        const T* row = image + b.row(b.taps[y]) + c;
-        Vec r0 = {}, r1 = {}, r2 = {}, r3 = {};
-        for (int32_t x = bin.x_begin; x < bin.x_end; ++x) {
-          const Vec* p = reinterpret_cast<const Vec*>(row + b.taps[x].index * kStrip);
-          const T w = b.taps[x].weight, slope = b.taps[y].weight * b.taps[x].slope;
-          r0 += w * p[0], r1 += w * p[1], r2 += w * p[2], r3 += w * p[3];
-          x0 += slope * p[0], x1 += slope * p[1], x2 += slope * p[2], x3 += slope * p[3];
-        }
-        const T w = b.taps[y].weight, slope = b.taps[y].slope;
-        v0 += w * r0, v1 += w * r1, v2 += w * r2, v3 += w * r3;
-        y0 += slope * r0, y1 += slope * r1, y2 += slope * r2, y3 += slope * r3;
-      }
-      const Vec* g = reinterpret_cast<const Vec*>(grad + i * kStrip + c);
-      const Vec v = (v0 * g[0] + v1 * g[1]) + (v2 * g[2] + v3 * g[3]);
-      const Vec dy = (y0 * g[0] + y1 * g[1]) + (y2 * g[2] + y3 * g[3]);
-      const Vec dx = (x0 * g[0] + x1 * g[1]) + (x2 * g[2] + x3 * g[3]);
-      for (int l = 0; l < kLanes<T>; ++l) total[0] += v[l], total[1] += dy[l], total[2] += dx[l];
-    }
-    for (int k = 0; k < 3; ++k) sums[3 * i + k] = bin.scale * total[k];
-  }
-}
-
-template <typename T>
-MMDCN_INLINE void scatter_impl(const BinList<T>& b, const T* grad, T* grad_image) {
-  typedef typename Vector<T>::type Vec;
-  for (int64_t i = 0; i < b.count; ++i) {
-    const Bin<T>& bin = b.bins[b.list[i]];
-    for (int64_t c = 0; c < kStrip; c += kBlock<T>) {
-      const Vec* g = reinterpret_cast<const Vec*>(grad + i * kStrip + c);
-      const T scale = bin.scale * bin.mask;
-      const Vec g0 = scale * g[0], g1 = scale * g[1], g2 = scale * g[2], g3 = scale * g[3];
-      for (int32_t y = bin.y_begin; y < bin.y_end; ++y) {
-        T* row = grad_image + b.row(b.taps[y]) + c;
-        for (int32_t x = bin.x_begin; x < bin.x_end; ++x) {
-          Vec* p = reinterpret_cast<Vec*>(row + b.taps[x].index * kStrip);
-          const T w = b.taps[y].weight * b.taps[x].weight;
-          p[0] += w * g0, p[1] += w * g1, p[2] += w * g2, p[3] += w * g3;
-        }
-      }
-    }
-  }
-}
-
-#define MMDCN_ROI_POOL_LOOPS(T)                                                             \
-  MMDCN_CLONES void pool(const BinList<T>& b, const T* image, T* values) {                  \
-    pool_impl(b, image, values);                                                            \
-  }                                                                                         \
-  MMDCN_CLONES void contract(const BinList<T>& b, const T* image, const T* grad, T* sums) { \
-    contract_impl(b, image, grad, sums);                                                    \
-  }                                                                                         \
-  MMDCN_CLONES void scatter(const BinList<T>& b, const T* grad, T* grad_image) {            \
-    scatter_impl(b, grad, grad_image);                                                      \
-  }
-MMDCN_ROI_POOL_LOOPS(float)
-MMDCN_ROI_POOL_LOOPS(double)
-
-// What an item is: channels [channel, channel + size) of one cell of an image.
-struct Item {
-  int64_t strip, cell, image, channel, size, offset_group;
+struct Item : Strip {
+  int64_t cell, image;
 };
 
 template <typename T>
@@ -155,21 +44,19 @@ class Items {
 
   int64_t strips() const { return s_.offset_groups * group_strips_; }
 
+  Strip strip(int64_t index) const {
+    const int64_t group = index / group_strips_, first = index % group_strips_ * kStrip;
+    return {index, group * group_channels_ + first, std::min(kStrip, group_channels_ - first),
+            group};
+  }
+
   // Shares the items out to threads; each calls start() once and what that returns for each item.
   template <typename Start>
   void for_each(const Start& start) const {
     const auto run = [&](int64_t begin, int64_t end) {
       const auto work = start();
       for (int64_t i = begin; i < end; ++i) {
-        Item item;
-        item.image = i % s_.batch;
-        item.cell = i / s_.batch % s_.cells();
-        item.strip = i / s_.batch / s_.cells();
-        item.offset_group = item.strip / group_strips_;
-        const int64_t first = item.strip % group_strips_ * kStrip;
-        item.channel = item.offset_group * group_channels_ + first;
-        item.size = std::min(kStrip, group_channels_ - first);
-        work(item);
+        work(Item{strip(i / s_.batch / s_.cells()), i / s_.batch % s_.cells(), i % s_.batch});
       }
     };
     torch::stable::parallel_for(0, strips() * s_.cells() * s_.batch, 1, run);
@@ -241,39 +128,57 @@ struct StripLayout {
   int64_t pixel, channel, cell, image, width, pixels;
 };
 
-// Copies between [bin of the list][kStrip] and the output's [channel][bin].
+// A RoI of the output, [channel][bin], as rows of a strip's channels.
 template <typename T, typename S>
-void store_bins(const RoiPoolShape& s, const Item& item, const std::vector<int32_t>& bins,
-                const T* values, S* output) {
-  output += item.channel * s.bins();
-  const int64_t count = static_cast<int64_t>(bins.size());
-  if (count == s.bins()) {
-    return transpose_block(values, kStrip, output, s.bins(), count, item.size);
-  }
-  for (int64_t i = 0; i < count; ++i) {
-    const int64_t bin = bins[i] % s.bins();
-    for (int64_t c = 0; c < item.size; ++c) {
-      output[c * s.bins() + bin] = convert<S>(values[i * kStrip + c]);
-    }
-  }
+void store_bins(const RoiPoolShape& s, const Strip& strip, const T* rows, int64_t ld_rows,
+                S* output) {
+  transpose_block(rows, ld_rows, output + strip.channel * s.bins(), s.bins(), s.bins(), strip.size);
 }
 
 template <typename S, typename T>
-void load_bins(const RoiPoolShape& s, const Item& item, const std::vector<int32_t>& bins,
-               const S* output, T* values) {
-  output += item.channel * s.bins();
-  const int64_t count = static_cast<int64_t>(bins.size());
-  if (item.size < kStrip) std::fill_n(values, count * kStrip, T(0));
-  if (count == s.bins()) {
-    return transpose_block(output, s.bins(), values, kStrip, item.size, count);
+void load_bins(const RoiPoolShape& s, const Strip& strip, const S* output, T* rows,
+               int64_t ld_rows) {
+  for (int64_t b = 0; strip.size < kStrip && b < s.bins(); ++b) {
+    std::fill_n(rows + b * ld_rows, kStrip, T(0));
   }
-  for (int64_t i = 0; i < count; ++i) {
-    const int64_t bin = bins[i] % s.bins();
-    for (int64_t c = 0; c < item.size; ++c) {
-      values[i * kStrip + c] = convert<T>(output[c * s.bins() + bin]);
-    }
-  }
+  transpose_block(output + strip.channel * s.bins(), s.bins(), rows, ld_rows, strip.size, s.bins());
 }
+
+// All of the output as rows [strip][bin][RoI][kStrip], for position-sensitive pooling: its items
+// have a few bins of every RoI, and threads that work on single bins of the output itself would
+// share its cache lines.
+template <typename T>
+class BinRows {
+ public:
+  BinRows(const RoiPoolShape& s, const Items<T>& items)
+      : used(s.cells() > 1),
+        s_(s),
+        items_(items),
+        data_(make_buffer<T>(used ? items.strips() * s.bins() * s.rois * kStrip : 0)) {}
+
+  T* row(int64_t strip, int64_t bin, int64_t roi) const {
+    return data_.get() + ((strip * s_.bins() + bin) * s_.rois + roi) * kStrip;
+  }
+
+  // Calls f(strip, offset of the RoI in the output, its row of bin 0, distance of rows).
+  template <typename F>
+  void for_each_roi(const F& f) const {
+    torch::stable::parallel_for(0, used ? s_.rois : 0, 8, [&](int64_t begin, int64_t end) {
+      for (int64_t r = begin; r < end; ++r) {
+        for (int64_t i = 0; i < items_.strips(); ++i) {
+          f(items_.strip(i), r * s_.out_channels * s_.bins(), row(i, 0, r), s_.rois * kStrip);
+        }
+      }
+    });
+  }
+
+  const bool used;
+
+ private:
+  const RoiPoolShape& s_;
+  const Items<T>& items_;
+  Buffer<T> data_;
+};
 
 template <typename T>
 BinList<T> bin_list(const RoiPoolShape& s, const RoiPlan<T>& plan, const std::vector<int32_t>& bins,
@@ -305,6 +210,7 @@ Tensor roi_pool_forward(const RoiPoolShape& s, const Tensor& input_any,
       empty_image({s.rois, s.out_channels, s.out_h, s.out_w}, input.scalar_type(), false);
   const Items<T> items(s, plans);
   const StripLayout layout(s, channels_last);
+  const BinRows<T> bin_rows(s, items);
   dispatch_storage<T>(input.scalar_type(), [&](auto zero) {
     using S = decltype(zero);
     const S* input_ptr = input.const_data_ptr<S>();
@@ -318,9 +224,19 @@ Tensor roi_pool_forward(const RoiPoolShape& s, const Tensor& input_any,
         if (rows.begin < rows.end) layout.load(item, rows, input_ptr, image.get());
         for (const int64_t r : items.rois(item)) {
           pool(bin_list(s, plans[r], bins, rows), image.get(), values.get());
-          store_bins(s, item, bins, values.get(), output_ptr + r * s.out_channels * s.bins());
+          if (!bin_rows.used) {
+            store_bins(s, item, values.get(), kStrip, output_ptr + r * s.out_channels * s.bins());
+            continue;
+          }
+          for (size_t i = 0; i < bins.size(); ++i) {
+            std::copy_n(values.get() + i * kStrip, kStrip,
+                        bin_rows.row(item.index, bins[i] % s.bins(), r));
+          }
         }
       };
+    });
+    bin_rows.for_each_roi([&](const Strip& strip, int64_t offset, const T* rows, int64_t ld) {
+      store_bins(s, strip, rows, ld, output_ptr + offset);
     });
   });
   return output;
@@ -336,20 +252,23 @@ RoiPoolGradients<T> roi_pool_backward(const RoiPoolShape& s, const Tensor& grad_
   const ScalarType type = input.scalar_type();
   const Items<T> items(s, plans);
   const StripLayout layout(s, channels_last);
+  const BinRows<T> bin_rows(s, items);
 
   RoiPoolGradients<T> grads;
   grads.input = need_input
                     ? empty_image({s.batch, s.channels(), s.height, s.width}, type, channels_last)
                     : torch::stable::empty({0}, type);
-  // [strip][RoI][bin][3], summed over the strips of an offset group afterwards.
-  const int64_t strip_sums = s.rois * s.bins() * 3;
-  Buffer<T> sums = make_buffer<T>(need_bins ? items.strips() * strip_sums : 0);
+  // [strip][bin][RoI][3], summed over the strips of an offset group afterwards.
+  const Buffer<T> sums = make_buffer<T>(need_bins ? items.strips() * s.bins() * s.rois * 3 : 0);
 
   dispatch_storage<T>(type, [&](auto zero) {
     using S = decltype(zero);
     const S* input_ptr = input.const_data_ptr<S>();
     const S* grad_ptr = grad_output.const_data_ptr<S>();
     S* grad_input_ptr = need_input ? grads.input.template mutable_data_ptr<S>() : nullptr;
+    bin_rows.for_each_roi([&](const Strip& strip, int64_t offset, T* rows, int64_t ld) {
+      load_bins(s, strip, grad_ptr + offset, rows, ld);
+    });
     items.for_each([&] {
       const int64_t size = s.pixels() * kStrip;
       return [&, image = make_buffer<T>(need_bins ? size : 0),
@@ -363,12 +282,18 @@ RoiPoolGradients<T> roi_pool_backward(const RoiPoolShape& s, const Tensor& grad_
         if (need_input) std::fill_n(grad_image.get(), pixels * kStrip, T(0));
         for (const int64_t r : items.rois(item)) {
           const BinList<T> list = bin_list(s, plans[r], bins, rows);
-          load_bins(s, item, bins, grad_ptr + r * s.out_channels * s.bins(), grad.get());
+          if (!bin_rows.used) {
+            load_bins(s, item, grad_ptr + r * s.out_channels * s.bins(), grad.get(), kStrip);
+          }
+          for (size_t i = 0; bin_rows.used && i < bins.size(); ++i) {
+            std::copy_n(bin_rows.row(item.index, bins[i] % s.bins(), r), kStrip,
+                        grad.get() + i * kStrip);
+          }
           if (need_bins) {
             contract(list, image.get(), grad.get(), bin_sums.get());
-            T* roi = sums.get() + item.strip * strip_sums + r * s.bins() * 3;
-            for (int64_t i = 0; i < list.count; ++i) {
-              std::copy_n(bin_sums.get() + 3 * i, 3, roi + bins[i] % s.bins() * 3);
+            for (size_t i = 0; i < bins.size(); ++i) {
+              const int64_t bin = item.index * s.bins() + bins[i] % s.bins();
+              std::copy_n(bin_sums.get() + 3 * i, 3, sums.get() + (bin * s.rois + r) * 3);
             }
           }
           if (need_input) scatter(list, grad.get(), grad_image.get());
@@ -379,15 +304,20 @@ RoiPoolGradients<T> roi_pool_backward(const RoiPoolShape& s, const Tensor& grad_
   });
 
   if (need_bins) {
-    const int64_t roi_sums = s.bins() * 3, group_strips = items.strips() / s.offset_groups;
-    grads.bins.assign(s.offset_groups * strip_sums, T(0));
-    for (int64_t strip = 0; strip < items.strips(); ++strip) {
-      const T* part = sums.get() + strip * strip_sums;
-      for (int64_t r = 0; r < s.rois; ++r, part += roi_sums) {
-        T* total = grads.bins.data() + (r * s.offset_groups + strip / group_strips) * roi_sums;
-        for (int64_t i = 0; i < roi_sums; ++i) total[i] += part[i];
+    const int64_t bins = s.bins(), roi_sums = s.offset_groups * bins * 3;
+    grads.bins.resize(s.rois * roi_sums);
+    torch::stable::parallel_for(0, s.rois, 8, [&](int64_t begin, int64_t end) {
+      for (int64_t strip = 0; strip < items.strips(); ++strip) {
+        const int64_t group = items.strip(strip).offset_group;
+        for (int64_t b = 0; b < bins; ++b) {
+          const T* part = sums.get() + (strip * bins + b) * s.rois * 3;
+          for (int64_t r = begin; r < end; ++r) {
+            T* total = grads.bins.data() + r * roi_sums + (group * bins + b) * 3;
+            for (int k = 0; k < 3; ++k) total[k] += part[3 * r + k];
+          }
+        }
       }
-    }
+    });
   }
   return grads;
 }
