@@ -66,6 +66,7 @@ def onnx_runtime(operator: str, args: Arguments, threads: int) -> Engine | None:
     from onnx import TensorProto, helper
 
     if operator in ("deform_conv2d", "modulated_deform_conv2d"):
+        opset = 22
         inputs = {name: args[name] for name in ("input", "offset", "weight", "bias")}
         names = ["input", "weight", "offset", "bias"]
         if "mask" in args:
@@ -75,6 +76,7 @@ def onnx_runtime(operator: str, args: Arguments, threads: int) -> Engine | None:
             "DeformConv", names, ["output"], pads=[args["padding"]] * 4, kernel_shape=[3, 3]
         )
     elif operator == "deform_roi_pool" and "offset" not in args:
+        opset = 16
         inputs = dict(
             input=args["input"],
             rois=args["rois"][:, 1:].contiguous(),
@@ -96,7 +98,7 @@ def onnx_runtime(operator: str, args: Arguments, threads: int) -> Engine | None:
     values = [helper.make_tensor_value_info(k, types[v.dtype], v.shape) for k, v in inputs.items()]
     output = helper.make_tensor_value_info("output", TensorProto.FLOAT, None)
     graph = helper.make_graph([node], operator, values, [output])
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 22)], ir_version=10)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=10)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     session = onnxruntime.InferenceSession(

@@ -45,16 +45,16 @@ def _measure(case: Case) -> dict[str, dict[str, float]]:
 
         def training(contestant=contestant, kept=kept):
             output = contestant.forward(**{**args, **leaves})
-            inputs = [v for v in leaves.values()]
+            inputs = list(leaves.values())
             grads = torch.autograd.grad(output, inputs, torch.ones_like(output), allow_unused=True)
             kept += [output, output, *(g for g in grads if g is not None)]  # its gradient, too
 
-        forward()  # starts threads, loads code
         passes = {"forward": forward, "forward+backward": training}
         found[contestant.name] = {}
         for name, function in passes.items():
             if name != "forward" and not contestant.trains:
                 continue
+            function()  # starts threads, loads code
             kept.clear()
             peak = peak_memory(function)
             results = sum(tensor.nbytes for tensor in kept)

@@ -45,7 +45,13 @@ def contestants(case: Case, args: Arguments, threads: int) -> list[Contestant]:
             ("OpenVINO", "openvino", engines.openvino),
             ("ONNX Runtime", "onnxruntime", engines.onnx_runtime),
         ):
-            engine = build(case.operator, args, threads) if _importable(package) else None
+            if not _importable(package):
+                continue
+            try:
+                engine = build(case.operator, args, threads)
+            except Exception as error:  # another version of an engine must not stop the rest
+                print(f"{name} cannot build {case.operator}: {error}")
+                continue
             if engine is not None:
                 found.append(Contestant(name, _without_arguments(engine), trains=False))
     if "weight" in args:
