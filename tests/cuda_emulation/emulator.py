@@ -42,10 +42,19 @@ class Device:
         self.library.emulation_report.restype = ctypes.c_char_p
 
     def configure(
-        self, order: str = "forward", seed: int = 0, max_blocks: int = 1 << 20, vectors: bool = False
+        self,
+        order: str = "forward",
+        seed: int = 0,
+        max_blocks: int = 1 << 20,
+        vectors: bool = False,
     ) -> None:
         """Order of a block's threads, limit of a grid, and whether there are vector atomics."""
         self.library.emulation_configure(ORDERS.index(order), seed, max_blocks, vectors)
+
+    def scalar_dcnv3(self, *arguments: int) -> None:
+        """The mapping to compare with, see scalar_mapping.cu: four addresses, then sizes."""
+        pointers, sizes = arguments[:4], arguments[4:]
+        self.library.scalar_dcnv3(*map(ctypes.c_void_p, pointers), *sizes)
 
     @contextlib.contextmanager
     def record(self) -> Iterator[list[Traffic]]:
@@ -59,6 +68,8 @@ class Device:
                 kernel, kind, *numbers = line.split("\t")
                 traffic.append(Traffic(kernel, kind, *map(int, numbers)))
             if int(last.split("\t")[1]):
-                raise RuntimeError("the threads of a warp took different paths; requests are unknown")
+                raise RuntimeError(
+                    "the threads of a warp took different paths; requests are unknown"
+                )
         finally:
             self.library.emulation_record(0)

@@ -36,7 +36,9 @@ def sources() -> list[Path]:
 def build() -> Path:
     """Compile what is out of date and return the folder with the library."""
     BUILD.mkdir(parents=True, exist_ok=True)
-    headers = [p for folder in (CSRC, HERE) for p in folder.rglob("*") if p.suffix in (".h", ".cuh")]
+    headers = [
+        p for folder in (CSRC, HERE) for p in folder.rglob("*") if p.suffix in (".h", ".cuh")
+    ]
     newest = max(path.stat().st_mtime for path in [*headers, Path(__file__)])
     compiler = os.environ.get("CXX", "g++")
     commands, objects = [], []
@@ -70,6 +72,7 @@ def environment() -> dict[str, str]:
     return {
         **os.environ,
         "MMDCN_LIBRARY_DIR": str(BUILD),
+        "PYTHONPATH": os.pathsep.join([str(HERE), str(ROOT), os.environ.get("PYTHONPATH", "")]),
         "LD_PRELOAD": f"{runtime('libasan.so')}:{runtime('libubsan.so')}",
         "ASAN_OPTIONS": "detect_leaks=0:abort_on_error=0:exitcode=97",
         "UBSAN_OPTIONS": "print_stacktrace=1",

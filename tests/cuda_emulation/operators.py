@@ -17,6 +17,7 @@ from test_deform_ps_roi_pool import TestDeformPSRoIPool as DeformPSRoIPool
 from test_deform_roi_pool import TestDeformRoIPool as DeformRoIPool
 from test_ps_roi_pool import TestPSRoIPool as PSRoIPool
 from test_roi_avg_pool import TestRoIAvgPool as RoIAvgPool
+from traffic import ideal_value_sectors, measure_dcnv3, measure_scalar
 
 from mmdcn import _extension
 
@@ -68,18 +69,41 @@ def deterministic():
         torch.use_deterministic_algorithms(False)
 
 
+@contextlib.contextmanager
+def products_in(dtype: torch.dtype):
+    """Make the reference of deformable convolution multiply as tensor cores do.
+
+    Columns and their gradient are stored in ``dtype``, and so is the gradient of the weight that
+    comes from one image. Only that product of the reference is an einsum.
+    """
+    einsum = torch.einsum
+
+    def product(equation, columns, weight):
+        assert equation == "ngckp,gock->ngop"
+        weight = weight.expand(columns.shape[0], *weight.shape)
+        rounded = (t.to(dtype).to(columns.dtype) for t in (columns, weight))
+        return einsum("ngckp,ngock->ngop", *rounded)
+
+    torch.einsum = product
+    try:
+        yield
+    finally:
+        torch.einsum = einsum
+
+
 def check(suite: OperatorSuite, args: dict) -> None:
     """Output and all gradients against the reference."""
     dtype = args["input"].dtype
     actual = suite.run(suite.function, args)
-    expected = suite.run(suite.reference, args)
+    with products_in(dtype) if dtype not in TOLERANCE else contextlib.nullcontext():
+        expected = suite.run(suite.reference, args)
     if dtype in TOLERANCE:
         return assert_close(actual, expected, TOLERANCE[dtype])
     truth = suite.run(suite.reference, cast(args, torch.float64))
     for name, value in actual.items():
         assert value.dtype == dtype
         largest = truth[name].abs().max().item() if value.numel() else 0.0
-        # The reference rounds its result only. One rounding may hit a tensor of few elements.
+        # One rounding more may hit a tensor of few elements.
         limit = max(2 * error(expected[name], truth[name]), torch.finfo(dtype).eps * largest)
         assert error(value, truth[name]) <= limit, name
 
@@ -160,3 +184,23 @@ def test_addresses_that_forbid_vectors(device, suite, shift):
             args[name] = longer[shift:].view(value.shape)
             assert args[name].data_ptr() % 16
     check(suite, args)
+
+
+@pytest.mark.parametrize("groups", [1, 4, 12])
+def test_memory_traffic_of_16_channels_in_half_precision(device, groups):
+    device.configure()
+    forward, _ = measure_dcnv3(device, groups, 16, torch.float16)
+    scalar = measure_scalar(device, groups, 16)
+    assert forward.value_width == 16
+    assert forward.value_sectors <= 1.1 * ideal_value_sectors(groups, 16, torch.float16)
+    assert forward.loads <= scalar.loads / 6
+    assert scalar.loads == 7 * 9  # four neighbours, an offset pair and a weight for each tap
+
+
+def test_vector_atomics_are_a_quarter_of_the_instructions(device):
+    counts = []
+    for vectors in (False, True):
+        device.configure(vectors=vectors)
+        counts.append(measure_dcnv3(device, 4, 16, torch.float32)[1].stores)
+    points = 3 * 9 / 16  # stores of the points' gradients per channel
+    assert counts[1] - points == pytest.approx((counts[0] - points) / 4)

@@ -246,17 +246,23 @@ const uint64_t* exchange(const char* operation, unsigned mask, uint64_t value) {
   warp.arrived = 0;
   std::copy(warp.given, warp.given + kWarp, warp.values);
   const unsigned first = running->linear / kWarp * kWarp;
+  unsigned accesses = 0;
+  for (unsigned t = first; t < first + kWarp; ++t) {
+    accesses = std::max(accesses, fibers[t]->accesses);
+  }
   for (unsigned t = first; t < first + kWarp; ++t) {
     if (strcmp(fibers[t]->operation, operation) != 0) {
       fprintf(stderr, "one warp in %s and %s at once\n", operation, fibers[t]->operation);
       abort();
     }
     fibers[t]->state = State::kReady;
+    fibers[t]->accesses = accesses;  // from here on the threads are in step again
   }
   return warp.values;
 }
 
-// The n-th accesses of a warp's threads belong to one request, as long as all of them do the same.
+// The n-th accesses of a warp's threads since its last operation belong to one request, as long as
+// all threads that access something do the same.
 void record(Access access, const void* address, unsigned bytes) {
   std::vector<Request>& warp = requests[running->linear / kWarp];
   const unsigned n = running->accesses++;
@@ -295,8 +301,8 @@ extern "C" {
 
 #define EXPORT __attribute__((visibility("default")))
 
-// Order of the threads: 0 forward, 1 reverse, 2 random. At most max_blocks blocks in a grid. Whether
-// the device adds four floats at once.
+// Order of the threads: 0 forward, 1 reverse, 2 random. At most max_blocks blocks in a grid.
+// Whether the device adds four floats at once.
 EXPORT void emulation_configure(int order, unsigned seed, unsigned max_blocks, int vector_atomics) {
   emulation::order = static_cast<emulation::Order>(order);
   emulation::seed = seed;

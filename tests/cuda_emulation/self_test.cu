@@ -1,9 +1,9 @@
 // Small kernels for the tests of the emulator itself, some of them wrong on purpose.
 #include <cuda_runtime.h>
 
-namespace {
-
 constexpr int kThreads = 64;
+
+extern __shared__ float dynamic_tile[];
 
 struct Arrays {
   const float* in;
@@ -30,12 +30,6 @@ __global__ void reverse_kernel(Arrays p) {
   if (kBarrier) __syncthreads();
   __stwb(p.out + first + threadIdx.x, tile[blockDim.x - 1 - threadIdx.x]);
 }
-
-}  // namespace
-
-extern __shared__ float dynamic_tile[];
-
-namespace {
 
 // The sum of each run.
 __global__ void sum_kernel(Arrays p) {
@@ -74,8 +68,6 @@ __global__ void warp_kernel(Arrays p) {
   atomicAdd(p.out + threadIdx.x % 2, value);
 }
 
-}  // namespace
-
 extern "C" {
 
 #define EXPORT __attribute__((visibility("default")))
@@ -98,4 +90,5 @@ EXPORT int test_warp(const float* in, float* out) {
 }
 }
 
+// Storage of the dynamic array, as the emulator wants it.
 thread_local float dynamic_tile[kThreads];
