@@ -7,6 +7,7 @@ imports this module when it meets the prefix, and ``locations`` on the first loo
 from mmengine.registry import HOOKS as MMENGINE_HOOKS
 from mmengine.registry import MODELS as MMENGINE_MODELS
 from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS as MMENGINE_OPTIM_WRAPPER_CONSTRUCTORS
+from mmengine.registry import OPTIM_WRAPPERS as MMENGINE_OPTIM_WRAPPERS
 from mmengine.registry import STRATEGIES as MMENGINE_STRATEGIES
 from mmengine.registry import Registry
 
@@ -14,6 +15,10 @@ from mmengine.registry import Registry
 MODELS = Registry("model", parent=MMENGINE_MODELS, scope="mmdcn", locations=["mmdcn.models"])
 # Hooks of the training loop.
 HOOKS = Registry("hook", parent=MMENGINE_HOOKS, scope="mmdcn", locations=["mmdcn.engine"])
+# What happens around an optimizer's step, e.g. mixed precision.
+OPTIM_WRAPPERS = Registry(
+    "optim_wrapper", parent=MMENGINE_OPTIM_WRAPPERS, scope="mmdcn", locations=["mmdcn.engine"]
+)
 # How parameters are grouped for the optimizer, e.g. layer-wise learning rates.
 OPTIM_WRAPPER_CONSTRUCTORS = Registry(
     "optimizer wrapper constructor",

@@ -20,7 +20,11 @@ def parse_args() -> argparse.Namespace:
         help="continue from this checkpoint; without a value, from the last whole one in the "
         "work folder",
     )
-    parser.add_argument("--amp", action="store_true", help="automatic mixed precision")
+    parser.add_argument(
+        "--amp",
+        action="store_true",
+        help="automatic mixed precision: float16 on CUDA devices, bfloat16 on the CPU",
+    )
     parser.add_argument(
         "--auto-scale-lr",
         action="store_true",
@@ -31,12 +35,13 @@ def parse_args() -> argparse.Namespace:
 
 
 def enable_amp(cfg: Config) -> None:
-    if not torch.cuda.is_available():
-        raise launch.UsageError("--amp: MMEngine's mixed precision needs a CUDA device")
     if cfg.optim_wrapper.get("type", "OptimWrapper") not in ("OptimWrapper", "AmpOptimWrapper"):
         raise launch.UsageError(
             f"--amp: optim_wrapper.type must be OptimWrapper, got {cfg.optim_wrapper.type}"
         )
+    if not torch.cuda.is_available():
+        cfg.optim_wrapper.type = "mmdcn.BFloat16OptimWrapper"
+        return
     cfg.optim_wrapper.type = "AmpOptimWrapper"
     cfg.optim_wrapper.setdefault("loss_scale", "dynamic")
 

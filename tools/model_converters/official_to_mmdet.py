@@ -114,7 +114,9 @@ def join_split_ffns(state_dict: dict[str, Tensor], report: list[str]) -> dict[st
                 "layers.1.bias": result.pop(f"{prefix}fc2_bias"),
             }
         except (KeyError, RuntimeError, ValueError) as error:
-            raise CheckpointError(f"{prefix}*: the parts of this layer do not fit together: {error}") from error
+            raise CheckpointError(
+                f"{prefix}*: the parts of this layer do not fit together: {error}"
+            ) from error
         result.update({f"{prefix}{leaf}": value for leaf, value in joined.items()})
     if prefixes:
         report.append(f"joined {len(prefixes)} layers that are stored in parts: {shown(prefixes)}")

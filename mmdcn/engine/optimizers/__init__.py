@@ -1,5 +1,6 @@
-"""Optimizer constructors."""
+"""Optimizer wrappers and their constructors."""
 
+from mmdcn.engine.optimizers.autocast import BFloat16OptimWrapper
 from mmdcn.engine.optimizers.layer_decay import LayerDecayOptimWrapperConstructor
 
-__all__ = ["LayerDecayOptimWrapperConstructor"]
+__all__ = ["BFloat16OptimWrapper", "LayerDecayOptimWrapperConstructor"]
