@@ -118,7 +118,8 @@ class OperatorSuite:
     differentiable: tuple[str, ...]
     tiny: dict[str, dict]  # configurations small enough for the oracle and gradcheck
     cases: dict[str, dict]  # configurations compared with the reference
-    large: dict  # several tiles of work for several threads
+    large: dict  # several tiles of work, and pixels of the input that no point touches
+    threaded: dict[str, dict]  # configurations cut among threads, only ``large`` by default
     errors: dict[str, tuple[dict, str]]  # replaced arguments (or functions of them), message
 
     def make(self, seed: int = 0, **config) -> Arguments:
@@ -145,9 +146,10 @@ class OperatorSuite:
 
     @classmethod
     def pytest_generate_tests(cls, metafunc) -> None:
-        for fixture, table in (("tiny", "tiny"), ("case", "cases"), ("error_case", "errors")):
+        threaded = getattr(cls, "threaded", None) or {"large": cls.large}
+        tables = dict(tiny=cls.tiny, case=cls.cases, error_case=cls.errors, threaded=threaded)
+        for fixture, values in tables.items():
             if fixture in metafunc.fixturenames:
-                values = getattr(cls, table)
                 metafunc.parametrize(fixture, values.values(), ids=values.keys())
         if "implementation" in metafunc.fixturenames:
             native = pytest.param(cls.function, id="native", marks=native_only)
@@ -273,8 +275,8 @@ class OperatorSuite:
 
     @native_only
     @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
-    def test_bits_do_not_depend_on_the_number_of_threads(self, dtype):
-        args = cast(self.make(**self.large), dtype)
+    def test_bits_do_not_depend_on_the_number_of_threads(self, threaded, dtype):
+        args = cast(self.make(**threaded), dtype)
         with threads(1):
             expected = self.run(self.function, args)
         torch.use_deterministic_algorithms(True)

@@ -44,6 +44,10 @@ def oracle(input, offset, mask, weight, bias, stride, padding, dilation, groups,
 ASYMMETRIC = dict(kernel=(3, 2), stride=(2, 1), padding=(1, 2), dilation=(1, 2))
 
 
+# More rows than the native forward makes channels last at once, in every dtype.
+BANDS = dict(channels=512, out_channels=4, size=(200, 32), kernel=(2, 1), bias=False)
+
+
 class DeformConvSuite(OperatorSuite):
     modulated: bool
     name = "deform_conv2d"
@@ -72,11 +76,15 @@ class DeformConvSuite(OperatorSuite):
         "many_pixels": dict(channels=8, out_channels=6, size=(70, 61), padding=1),
         "dilated": dict(channels=8, out_channels=8, size=(13, 12), padding=4, dilation=4),
         "one_pixel": dict(channels=8, out_channels=4, size=(3, 3)),
+        "bands": dict(BANDS, deform_groups=2),
+        "bands_and_far_offsets": dict(BANDS, stride=(3, 2), reach=90),
+        "many_images": dict(batch=140, channels=256, size=(13, 7), kernel=(1, 1), stride=2),
         "integer_offsets": dict(channels=8, out_channels=4, size=(9, 9), padding=1, whole=True),
     }  # fmt: skip
     # Stride and kernel leave pixels that no point touches.
     large = dict(batch=3, channels=12, out_channels=10, size=(41, 37), kernel=(3, 2), stride=(2, 3),
                  groups=2, deform_groups=3, reach=1)  # fmt: skip
+    threaded = {"large": large, "many_pixels": cases["many_pixels"], "bands": BANDS}
     errors = {
         "input_dim": (dict(input=lambda a: a["input"][0]), "input: expected a 4-dimensional"),
         "input_dtype": (dict(input=lambda a: a["input"].int()), "input: expected dtype float64"),
@@ -221,6 +229,13 @@ class DeformConvSuite(OperatorSuite):
         assert_close(actual, expected, TOLERANCE[torch.float64])
         meta = {k: v.to("meta") if isinstance(v, torch.Tensor) else v for k, v in args.items()}
         assert self.function(**meta).stride() == actual["output"].stride()
+
+    @native_only
+    def test_bands_and_offsets_that_are_not_finite(self):
+        args = self.make(**BANDS)
+        offsets = args["offset"].view(-1)
+        offsets[::7], offsets[1::7], offsets[2::7] = float("nan"), float("inf"), -1e30
+        torch.testing.assert_close(self.function(**args), self.reference(**args))
 
     @native_only
     def test_image_too_large_for_the_kernels(self):
