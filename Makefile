@@ -72,7 +72,7 @@ build: $(STAMPS)/mmdcn
 
 data: $(DEMO_DATA)/manifest.json
 
-$(DEMO_DATA)/manifest.json: tools/dataset_converters/deformed_shapes.py | env
+$(DEMO_DATA)/manifest.json: $(wildcard tools/dataset_converters/deformed_shapes*.py) | env
 	$(call say,Writing the demo data set to $(DEMO_DATA) (1-2 min))
 	@$(BIN)/python tools/dataset_converters/deformed_shapes.py --out $(DEMO_DATA) --overwrite
 	@touch $@

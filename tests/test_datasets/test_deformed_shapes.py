@@ -1,4 +1,4 @@
-"""tools/dataset_converters/deformed_shapes.py: contents, determinism, safety of its output folder."""
+"""tools/dataset_converters/deformed_shapes.py: contents, determinism, safety of its output."""
 
 import hashlib
 import importlib.util
@@ -10,17 +10,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-cv2 = pytest.importorskip('cv2')
-mask_utils = pytest.importorskip('pycocotools.mask')
+cv2 = pytest.importorskip("cv2")
+mask_utils = pytest.importorskip("pycocotools.mask")
 from pycocotools.coco import COCO  # noqa: E402
 
-SCRIPT = Path(__file__).parents[2] / 'tools/dataset_converters/deformed_shapes.py'
+SCRIPT = Path(__file__).parents[2] / "tools/dataset_converters/deformed_shapes.py"
 SMALL = dict(train=36, val=6, size=64, seed=3)
-SPLITS = {'train': 'training', 'val': 'validation'}
+SPLITS = {"train": "training", "val": "validation"}
 
 
 def _load():
-    spec = importlib.util.spec_from_file_location('deformed_shapes', SCRIPT)
+    sys.path.insert(0, str(SCRIPT.parent))  # as Python does for a script
+    spec = importlib.util.spec_from_file_location("deformed_shapes", SCRIPT)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
@@ -30,64 +31,64 @@ shapes = _load()
 
 
 def _run(out, **options):
-    args = [f'--{name}={value}' for name, value in options.items()]
+    args = [f"--{name}={value}" for name, value in options.items()]
     return subprocess.run(
-        [sys.executable, SCRIPT, f'--out={out}', *args], capture_output=True, text=True
+        [sys.executable, SCRIPT, f"--out={out}", *args], capture_output=True, text=True
     )
 
 
 def _hashes(root):
-    files = sorted(p for p in root.rglob('*') if p.is_file())
+    files = sorted(p for p in root.rglob("*") if p.is_file())
     return {str(p.relative_to(root)): hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
 
 
-@pytest.fixture(scope='module')
+@pytest.fixture(scope="module")
 def root(tmp_path_factory):
-    out = tmp_path_factory.mktemp('data') / 'shapes'
+    out = tmp_path_factory.mktemp("data") / "shapes"
     result = _run(out, workers=2, **SMALL)
     assert result.returncode == 0, result.stderr
     return out
 
 
-@pytest.fixture(scope='module', params=list(SPLITS))
+@pytest.fixture(scope="module", params=list(SPLITS))
 def split(request, root):
-    return request.param, COCO(str(root / f'annotations/instances_{request.param}.json'))
+    return request.param, COCO(str(root / f"annotations/instances_{request.param}.json"))
 
 
 def test_same_seed_gives_same_bytes_for_any_worker_count(root, tmp_path):
-    result = _run(tmp_path / 'again', workers=1, **SMALL)
+    result = _run(tmp_path / "again", workers=1, **SMALL)
     assert result.returncode == 0, result.stderr
-    assert _hashes(tmp_path / 'again') == _hashes(root)
+    assert _hashes(tmp_path / "again") == _hashes(root)
 
 
 def test_image_depends_on_seed_split_and_index_only():
-    arguments = dict(seed=3, split='train', size=64)
+    arguments = dict(seed=3, split="train", size=64)
     first = shapes.draw_image(5, **arguments)
     shapes.draw_image(7, **arguments)
     assert shapes.draw_image(5, **arguments) == first
-    for changed in (dict(seed=4), dict(split='val')):
+    for changed in (dict(seed=4), dict(split="val")):
         assert shapes.draw_image(5, **(arguments | changed))[0] != first[0]
     assert shapes.draw_image(6, **arguments)[0] != first[0]
 
 
 def test_number_of_images_does_not_change_the_pictures(root, tmp_path):
-    result = _run(tmp_path / 'fewer', workers=1, **(SMALL | dict(train=4, val=3)))
+    result = _run(tmp_path / "fewer", workers=1, **(SMALL | dict(train=4, val=3)))
     assert result.returncode == 0, result.stderr
-    for name in ('train/000004.jpg', 'annotations/validation/000003.png'):
-        assert (tmp_path / 'fewer' / name).read_bytes() == (root / name).read_bytes()
+    for name in ("train/000004.jpg", "annotations/validation/000003.png"):
+        assert (tmp_path / "fewer" / name).read_bytes() == (root / name).read_bytes()
 
 
 def test_coco_json_has_the_official_fields(root):
-    data = json.loads((root / 'annotations/instances_train.json').read_text())
-    assert set(data) == {'info', 'licenses', 'images', 'annotations', 'categories'}
-    assert len(data['images']) == SMALL['train']
-    assert [c['name'] for c in data['categories']] == list(shapes.CLASSES)
+    data = json.loads((root / "annotations/instances_train.json").read_text())
+    assert set(data) == {"info", "licenses", "images", "annotations", "categories"}
+    assert len(data["images"]) == SMALL["train"]
+    assert [c["name"] for c in data["categories"]] == list(shapes.CLASSES)
     ids = list(range(1, len(shapes.CLASSES) + 1))
-    assert len(ids) >= 3 and [c['id'] for c in data['categories']] == ids
-    assert sorted({a['category_id'] for a in data['annotations']}) == ids
-    ids = [a['id'] for a in data['annotations']]
+    assert len(ids) >= 3 and [c["id"] for c in data["categories"]] == ids
+    assert sorted({a["category_id"] for a in data["annotations"]}) == ids
+    ids = [a["id"] for a in data["annotations"]]
     assert ids == list(range(1, len(ids) + 1))
-    for a in data['annotations']:
+    for a in data["annotations"]:
         assert set(a) == {
             'id', 'image_id', 'category_id', 'segmentation', 'area', 'bbox', 'iscrowd',
         }  # fmt: skip
@@ -100,9 +101,9 @@ def test_boxes_and_areas_agree_with_rasterised_segmentations(split):
         mask = coco.annToMask(a).astype(bool)
         yy, xx = np.nonzero(mask)
         x, y = xx.min(), yy.min()
-        assert a['area'] == mask.sum() > 0
-        assert a['bbox'] == [x, y, xx.max() + 1 - x, yy.max() + 1 - y]
-        assert isinstance(a['segmentation'], dict if a['iscrowd'] else list)
+        assert a["area"] == mask.sum() > 0
+        assert a["bbox"] == [x, y, xx.max() + 1 - x, yy.max() + 1 - y]
+        assert isinstance(a["segmentation"], dict if a["iscrowd"] else list)
 
 
 def test_masks_show_visible_parts_only(split):
@@ -115,42 +116,42 @@ def test_masks_show_visible_parts_only(split):
 def test_semantic_masks_agree_with_instance_masks(root, split):
     name, coco = split
     for image_id, image in coco.imgs.items():
-        stem = Path(image['file_name']).stem
-        path = root / 'annotations' / SPLITS[name] / f'{stem}.png'
+        stem = Path(image["file_name"]).stem
+        path = root / "annotations" / SPLITS[name] / f"{stem}.png"
         labels = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
-        expected = np.ones((image['height'], image['width']), np.uint8)
+        expected = np.ones((image["height"], image["width"]), np.uint8)
         for a in coco.imgToAnns[image_id]:
-            expected[coco.annToMask(a) > 0] = 0 if a['iscrowd'] else a['category_id'] + 1
+            expected[coco.annToMask(a) > 0] = 0 if a["iscrowd"] else a["category_id"] + 1
         assert labels.dtype == np.uint8 and np.array_equal(labels, expected)
-        assert labels.shape == (SMALL['size'], SMALL['size'])
-        jpeg = (root / name / f'{stem}.jpg').read_bytes()
-        assert (root / 'images' / SPLITS[name] / f'{stem}.jpg').read_bytes() == jpeg
-        assert cv2.imread(str(root / name / f'{stem}.jpg')).shape[:2] == labels.shape
+        assert labels.shape == (SMALL["size"], SMALL["size"])
+        jpeg = (root / name / f"{stem}.jpg").read_bytes()
+        assert (root / "images" / SPLITS[name] / f"{stem}.jpg").read_bytes() == jpeg
+        assert cv2.imread(str(root / name / f"{stem}.jpg")).shape[:2] == labels.shape
 
 
 def test_each_split_has_a_crowd_and_an_image_without_objects(split):
     _, coco = split
-    crowds = [a for a in coco.anns.values() if a['iscrowd']]
+    crowds = [a for a in coco.anns.values() if a["iscrowd"]]
     assert crowds and any(not coco.imgToAnns[i] for i in coco.imgs)
     for a in crowds:  # uncompressed run lengths, column by column, starting with background
-        height, width = a['segmentation']['size']
-        counts = a['segmentation']['counts']
-        assert sum(counts) == height * width and sum(counts[1::2]) == a['area']
+        height, width = a["segmentation"]["size"]
+        counts = a["segmentation"]["counts"]
+        assert sum(counts) == height * width and sum(counts[1::2]) == a["area"]
 
 
 def test_objects_overlap():
     """Some objects are partly hidden: their masks touch those of the objects in front."""
     touching = 0
     for index in range(3, 20):
-        scene = shapes.draw_scene(np.random.default_rng(index), 96, 'ordinary')
+        scene = shapes.draw_scene(np.random.default_rng(index), 96, "ordinary")
         for (alpha, _), mask in zip(scene.alphas, scene.masks, strict=True):
             touching += bool(((alpha >= 0.5) & ~mask).any())
     assert touching >= 3
 
 
-@pytest.mark.parametrize('seed', range(5))
+@pytest.mark.parametrize("seed", range(5))
 def test_polygons_along_pixel_borders_rasterise_exactly(seed):
-    ndimage = pytest.importorskip('scipy.ndimage')
+    ndimage = pytest.importorskip("scipy.ndimage")
     # Many pixels that touch at corners only.
     mask = ndimage.binary_fill_holes(np.random.default_rng(seed).random((17, 23)) < 0.45)
     assert not shapes.has_holes(mask)
@@ -167,41 +168,41 @@ def test_has_holes():
 
 
 def test_second_run_does_nothing(root):
-    before = {p: p.stat().st_mtime_ns for p in root.rglob('*')}
+    before = {p: p.stat().st_mtime_ns for p in root.rglob("*")}
     result = _run(root, **SMALL)
-    assert result.returncode == 0 and 'there already' in result.stdout
-    assert {p: p.stat().st_mtime_ns for p in root.rglob('*')} == before
+    assert result.returncode == 0 and "there already" in result.stdout
+    assert {p: p.stat().st_mtime_ns for p in root.rglob("*")} == before
 
 
-@pytest.mark.parametrize('overwrite', [False, True])
+@pytest.mark.parametrize("overwrite", [False, True])
 def test_foreign_folder_is_never_touched(tmp_path, overwrite):
-    (tmp_path / 'manifest.json').write_text('{"generator": "something else"}')
-    (tmp_path / 'precious.txt').write_text('keep')
-    with pytest.raises(FileExistsError, match='not written by this script'):
+    (tmp_path / "manifest.json").write_text('{"generator": "something else"}')
+    (tmp_path / "precious.txt").write_text("keep")
+    with pytest.raises(FileExistsError, match="not written by this script"):
         shapes.generate(tmp_path, train=3, val=3, size=48, seed=0, overwrite=overwrite)
-    assert sorted(p.name for p in tmp_path.iterdir()) == ['manifest.json', 'precious.txt']
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["manifest.json", "precious.txt"]
 
 
 def test_other_parameters_need_overwrite(tmp_path):
-    out = tmp_path / 'shapes'
+    out = tmp_path / "shapes"
     out.mkdir()  # an empty folder is fine
     small = dict(train=3, val=3, size=48)
     assert shapes.generate(out, **small, seed=0)
     before = _hashes(out)
-    with pytest.raises(FileExistsError, match='--overwrite'):
+    with pytest.raises(FileExistsError, match="--overwrite"):
         shapes.generate(out, **small, seed=1)
     assert _hashes(out) == before
     assert shapes.generate(out, **small, seed=1, overwrite=True)
     assert _hashes(out) != before
-    assert [p.name for p in tmp_path.iterdir()] == ['shapes']  # no temporary folder is left
+    assert [p.name for p in tmp_path.iterdir()] == ["shapes"]  # no temporary folder is left
 
 
 def test_incomplete_folder_is_not_taken_for_complete(tmp_path):
-    out = tmp_path / 'shapes'
+    out = tmp_path / "shapes"
     small = dict(train=3, val=3, size=48, seed=0)
     shapes.generate(out, **small)
-    (out / 'val/000002.jpg').unlink()
-    with pytest.raises(FileExistsError, match='lacks files'):
+    (out / "val/000002.jpg").unlink()
+    with pytest.raises(FileExistsError, match="lacks files"):
         shapes.generate(out, **small)
 
 
@@ -209,13 +210,13 @@ def test_interrupted_run_leaves_no_folder(tmp_path, monkeypatch):
     def fail(*args):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(shapes, 'write_split', fail)
+    monkeypatch.setattr(shapes, "write_split", fail)
     with pytest.raises(KeyboardInterrupt):
-        shapes.generate(tmp_path / 'shapes', train=3, val=3, size=48, seed=0)
+        shapes.generate(tmp_path / "shapes", train=3, val=3, size=48, seed=0)
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize('name, value', [('train', 2), ('val', 0), ('size', 8), ('seed', -1)])
+@pytest.mark.parametrize("name, value", [("train", 2), ("val", 0), ("size", 8), ("seed", -1)])
 def test_bad_arguments(tmp_path, name, value):
-    with pytest.raises(ValueError, match=f'{name} must be at least .*, got {value}'):
-        shapes.generate(tmp_path / 'x', **(dict(train=3, val=3, size=48, seed=0) | {name: value}))
+    with pytest.raises(ValueError, match=f"{name} must be at least .*, got {value}"):
+        shapes.generate(tmp_path / "x", **(dict(train=3, val=3, size=48, seed=0) | {name: value}))

@@ -1,8 +1,9 @@
 """Write a small deterministic data set of geometrically deformed objects.
 
-Every object is the outline of its class after a bend, a smooth non-rigid warp, anisotropic scaling,
-shear and rotation. The hue hints at the class, as in nature, but one object in seven has a hue of any
-class; texture, shading and background say nothing, and grey shapes lie around as distractors.
+Every object is the outline of its class after a bend, a smooth non-rigid warp, anisotropic
+scaling, shear and rotation. The hue hints at the class, as in nature, but one object in seven has
+a hue of any class; texture, shading and background say nothing, and grey shapes lie around as
+distractors.
 
 One folder serves instance and semantic segmentation::
 
@@ -13,12 +14,11 @@ One folder serves instance and semantic segmentation::
       images/{training,validation}/             the same images in ADE20K's layout (hard links)
       annotations/{training,validation}/        PNG label maps in ADE20K's layout
 
-Labels of the PNG maps (use ``reduce_zero_label=True``): 0 is unlabelled (crowd regions) and ignored,
-1 is the background, 2 and up are the classes in the order of ``CLASSES``.
+Labels of the PNG maps (use ``reduce_zero_label=True``): 0 is unlabelled (crowd regions) and
+ignored, 1 is the background, 2 and up are the classes in the order of ``CLASSES``.
 """
 
 import argparse
-import colorsys
 import json
 import math
 import os
@@ -33,193 +33,26 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from deformed_shapes_drawing import (
+    OUTLINES,
+    background,
+    coverage,
+    deform,
+    distractor,
+    hue_of,
+    paint,
+    photograph,
+)
 from pycocotools import mask as mask_utils
 
-CLASSES = ('star', 'crescent', 'fish')
-SPLITS = {'train': 'training', 'val': 'validation'}  # COCO's name -> ADE20K's name
-MARKER = 'manifest.json'
-GENERATOR = 'mmdcn deformed_shapes'
+CLASSES = tuple(OUTLINES)
+SPLITS = {"train": "training", "val": "validation"}  # COCO's name -> ADE20K's name
+MARKER = "manifest.json"
+GENERATOR = "mmdcn deformed_shapes"
 VERSION = 1  # raise it with every change of the pixels or annotations
 
-SUPERSAMPLE = 4
 MIN_VISIBLE = 0.65  # share of an object that has to stay visible
 CYCLE, EMPTY, CROWD = 32, 1, 2  # image i has no object if i % CYCLE == EMPTY, a crowd if == CROWD
-
-
-# --------------------------------------------------------------------------------------- outlines
-# Each returns the (N, 2) corners of one closed outline without holes, about 2 units across.
-
-
-def star() -> np.ndarray:
-    radius = np.tile([1.0, 0.42], 5)
-    angle = np.arange(10) * math.pi / 5
-    return np.stack([radius * np.cos(angle), radius * np.sin(angle)], axis=1)
-
-
-def crescent() -> np.ndarray:
-    outer = np.linspace(0.3 * math.pi, 1.7 * math.pi, 40)
-    horn = np.array([math.cos(outer[0]), math.sin(outer[0])])
-    centre = 0.72  # of the inner circle, which passes through both horns
-    radius = math.hypot(horn[0] - centre, horn[1])
-    half = math.atan2(horn[1], horn[0] - centre)
-    inner = np.linspace(2 * math.pi - half, half, 40)[1:-1]
-    return np.concatenate([
-        np.stack([np.cos(outer), np.sin(outer)], axis=1),
-        np.stack([centre + radius * np.cos(inner), radius * np.sin(inner)], axis=1),
-    ])
-
-
-def fish() -> np.ndarray:
-    t = np.linspace(0, 1, 24)
-    body = np.stack([1.0 - 1.5 * t, 0.5 * np.sin(math.pi * t**0.8) ** 0.8 + 0.11 * t], axis=1)
-    tail = np.array([[-1.0, 0.55], [-0.82, 0.0], [-1.0, -0.55]])
-    return np.concatenate([body, tail, body[:0:-1] * [1, -1]])
-
-
-OUTLINES = dict(star=star, crescent=crescent, fish=fish)
-
-
-def distractor(rng: np.random.Generator) -> np.ndarray:
-    """Outline of an object of no class: a regular polygon, an ellipse or a thick stroke."""
-    if rng.random() < 0.3:
-        x = np.linspace(-1, 1, 20)
-        y = 0.3 * np.sin(x * rng.uniform(1, 4) + rng.uniform(0, 6))
-        width = rng.uniform(0.06, 0.2)
-        return np.concatenate([np.stack([x, y + width], 1), np.stack([x, y - width], 1)[::-1]])
-    corners = int(rng.choice([4, 4, 6, 40]))
-    angle = 2 * math.pi * np.arange(corners) / corners
-    return np.stack([np.cos(angle), np.sin(angle)], axis=1) * [1, rng.uniform(0.35, 1)]
-
-
-def deform(outline: np.ndarray, rng: np.random.Generator, bend: float = 0.5) -> np.ndarray:
-    """Bend (by a curvature up to ``bend``), warp, stretch, shear, mirror and rotate an outline."""
-    # Points along the edges, so that straight edges can bend.
-    t = np.linspace(0, 1, 8, endpoint=False)[None, :, None]
-    following = np.roll(outline, -1, axis=0)
-    points = ((1 - t) * outline[:, None] + t * following[:, None]).reshape(-1, 2)
-
-    points = points @ rotation(rng.uniform(0, 2 * math.pi)).T
-    curvature = rng.uniform(0.02, bend)
-    x, y = points.T
-    points = np.stack([(1 / curvature - y) * np.sin(curvature * x),
-                       1 / curvature - (1 / curvature - y) * np.cos(curvature * x)], axis=1)  # fmt: skip
-
-    for _ in range(3):
-        wave = rng.normal(0, 1.2, 2)
-        phase = rng.uniform(0, 2 * math.pi)
-        points = points + np.sin(points @ wave + phase)[:, None] * rng.normal(0, 0.06, 2)
-
-    stretch = math.exp(rng.uniform(-0.25, 0.25))
-    shear = np.array([[1.0, rng.uniform(-0.4, 0.4)], [0.0, 1.0]])
-    mirror = np.diag([stretch * rng.choice([-1.0, 1.0]), 1 / stretch])
-    points = points @ (rotation(rng.uniform(0, 2 * math.pi)) @ shear @ mirror).T
-    return points - (points.min(axis=0) + points.max(axis=0)) / 2
-
-
-def rotation(angle: float) -> np.ndarray:
-    return np.array([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
-
-
-# ----------------------------------------------------------------------------------------- pixels
-
-
-def coverage(points: np.ndarray, size: int) -> np.ndarray:
-    """Share of each pixel inside the outline, (size, size) float32; pixel (0, 0) spans [0, 1]^2."""
-    canvas = np.zeros((size * SUPERSAMPLE, size * SUPERSAMPLE), np.uint8)
-    corners = np.round((points * SUPERSAMPLE - 0.5) * 256).astype(np.int32)
-    cv2.fillPoly(canvas, [corners], 255, shift=8)
-    return cv2.resize(canvas, (size, size), interpolation=cv2.INTER_AREA).astype(np.float32) / 255
-
-
-def fractal_noise(rng: np.random.Generator, size: int, exponent: float) -> np.ndarray:
-    """Noise of amplitude 1 / frequency**exponent, as in photographs; mean 0, deviation 1."""
-    freq = np.hypot(np.fft.fftfreq(size)[:, None], np.fft.rfftfreq(size)[None])
-    freq[0, 0] = 1
-    spectrum = np.fft.rfft2(rng.normal(size=(size, size))) / freq**exponent
-    spectrum[0, 0] = 0
-    noise = np.fft.irfft2(spectrum, s=(size, size))
-    return (noise / noise.std()).astype(np.float32)
-
-
-def background(rng: np.random.Generator, size: int) -> np.ndarray:
-    """Muted gradient, fractal colour noise and soft blobs, (size, size, 3) in [0, 1]."""
-    yy, xx = np.mgrid[:size, :size].astype(np.float32) / size - 0.5
-    angle = rng.uniform(0, 2 * math.pi)
-    ramp = (0.5 + xx * math.cos(angle) + yy * math.sin(angle))[..., None]
-    image = ramp * rng.uniform(0.1, 0.9, 3) + (1 - ramp) * rng.uniform(0.1, 0.9, 3)
-    exponent = rng.uniform(0.9, 1.6)
-    image += fractal_noise(rng, size, exponent)[..., None] * rng.uniform(0.04, 0.14)
-    image += fractal_noise(rng, size, 1.5)[..., None] * rng.normal(0, 0.05, 3)
-    for _ in range(rng.integers(2, 7)):
-        x, y = rng.uniform(-0.5, 0.5, 2)
-        blob = np.exp(-((xx - x) ** 2 + (yy - y) ** 2) / rng.uniform(0.03, 0.2) ** 2)[..., None]
-        image += blob * rng.normal(0, 0.15, 3)
-    grey = image.mean(axis=2, keepdims=True)
-    return np.clip(0.3 * image + 0.7 * grey, 0, 1).astype(np.float32)
-
-
-def hue_of(category: int, rng: np.random.Generator) -> float:
-    """A hue in [0, 1): usually near that of the category (from 1 on), else any."""
-    if rng.random() < 0.15:
-        return rng.random()
-    return rng.normal((category - 1) / len(CLASSES), 0.1) % 1
-
-
-def texture(rng: np.random.Generator, size: int, hue: float | None) -> np.ndarray:
-    """A pattern in two similar colours of a hue, or greyish without one, (size, size, 3)."""
-    if hue is None:
-        saturation, value = rng.uniform(0, 0.25), rng.uniform(0.2, 0.8)
-    else:
-        saturation, value = rng.uniform(0.6, 1), rng.uniform(0.6, 1)
-    colour = np.array(colorsys.hsv_to_rgb(rng.random() if hue is None else hue, saturation, value))
-    other = np.clip(colour + rng.normal(0, 0.1, 3), 0, 1)
-    yy, xx = np.mgrid[:size, :size].astype(np.float32)
-    angle, period = rng.uniform(0, math.pi), rng.uniform(4, 14)
-    u = xx * math.cos(angle) + yy * math.sin(angle)
-    v = yy * math.cos(angle) - xx * math.sin(angle)
-    wobble = 2 * fractal_noise(rng, size, 1.5)
-    kind = rng.choice(4, p=[0.15, 0.15, 0.2, 0.5])
-    if kind == 0:  # stripes
-        pattern = 0.5 + 0.5 * np.sin((u + wobble) * 2 * math.pi / period)
-    elif kind == 1:  # dots
-        pattern = np.sin((u + wobble) * 2 * math.pi / period) * np.sin(v * 2 * math.pi / period) > 0.2
-    elif kind == 2:  # mottled
-        pattern = 0.5 + 0.4 * fractal_noise(rng, size, 1.0)
-    else:  # plain
-        pattern = 0.5 + 0.1 * wobble
-    pattern = np.clip(pattern, 0, 1).astype(np.float32)[..., None]
-    return pattern * colour + (1 - pattern) * other
-
-
-def paint(image: np.ndarray, alpha: np.ndarray, light: np.ndarray, rng: np.random.Generator,
-          hue: float | None = None) -> None:
-    """Paint a textured, shaded object with a drop shadow over the image, in place."""
-    size = len(image)
-    distance = rng.uniform(0.01, 0.04) * size
-    shift = np.float32([[1, 0, -distance * light[0]], [0, 1, -distance * light[1]]])
-    shadow = cv2.GaussianBlur(cv2.warpAffine(alpha, shift, (size, size)), (0, 0), 0.015 * size)
-    image *= (1 - rng.uniform(0.15, 0.5) * shadow)[..., None]
-
-    # The blurred silhouette stands for the height of a rounded surface.
-    height = cv2.GaussianBlur(alpha, (0, 0), rng.uniform(0.012, 0.03) * size)
-    slope_x = cv2.Sobel(height, cv2.CV_32F, 1, 0, scale=1 / 8)
-    slope_y = cv2.Sobel(height, cv2.CV_32F, 0, 1, scale=1 / 8)
-    shade = 1 - rng.uniform(2, 5) * (slope_x * light[0] + slope_y * light[1])
-    surface = texture(rng, size, hue) * np.clip(shade, 0.4, 1.6)[..., None]
-    image += alpha[..., None] * (np.clip(surface, 0, 1) - image)
-
-
-def photograph(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Uneven lighting, defocus, exposure and sensor noise; returns uint8."""
-    size = len(image)
-    yy, xx = np.mgrid[:size, :size].astype(np.float32) / size - 0.5
-    x, y = rng.uniform(-0.4, 0.4, 2)
-    image = image * (1 - rng.uniform(0, 0.8) * ((xx - x) ** 2 + (yy - y) ** 2))[..., None]
-    image = cv2.GaussianBlur(image, (0, 0), rng.uniform(0.3, 0.8))
-    image = np.clip(image, 0, 1) ** rng.uniform(0.75, 1.3)
-    sigma = rng.uniform(0.005, 0.03)
-    image = image + rng.normal(0, sigma, image.shape)
-    return np.round(np.clip(image, 0, 1) * 255).astype(np.uint8)
 
 
 # ------------------------------------------------------------------------------------ annotations
@@ -233,7 +66,8 @@ def has_holes(mask: np.ndarray) -> bool:
 def mask_to_polygons(mask: np.ndarray) -> list[list[float]]:
     """Outlines of a mask without holes, along the pixel borders.
 
-    Corners are integer coordinates, so that the COCO API rasterises the polygons to exactly this mask.
+    Corners are integer coordinates, so that the COCO API rasterises the polygons to exactly this
+    mask.
     """
     padded = np.pad(mask, 1).astype(np.int8)
     # Directed borders with the mask on their right-hand side: start corner -> end corners.
@@ -285,7 +119,8 @@ def annotation(mask: np.ndarray, category: int, crowd: bool) -> dict:
         segmentation=segmentation,
         area=float(mask_utils.area(rle)),
         bbox=mask_utils.toBbox(rle).tolist(),
-        iscrowd=int(crowd))
+        iscrowd=int(crowd),
+    )
 
 
 # ------------------------------------------------------------------------------------------ scenes
@@ -329,9 +164,9 @@ class Scene:
 
 def draw_scene(rng: np.random.Generator, size: int, kind: str) -> Scene:
     scene = Scene(size)
-    if kind == 'empty':
+    if kind == "empty":
         return scene
-    if kind == 'crowd':
+    if kind == "crowd":
         category = int(rng.integers(len(CLASSES)))
         centre = rng.uniform(0.3, 0.7, 2) * size
         offsets = [(x, y) for y in (-1, 0, 1) for x in (-1.5, -0.5, 0.5, 1.5)]
@@ -342,7 +177,7 @@ def draw_scene(rng: np.random.Generator, size: int, kind: str) -> Scene:
             outlines.append(deform(OUTLINES[CLASSES[category]](), rng) * scale + position)
         scene.add_crowd(outlines, category + 1)
 
-    count = rng.integers(1, 3) if kind == 'crowd' else rng.integers(1, 4)
+    count = rng.integers(1, 3) if kind == "crowd" else rng.integers(1, 4)
     anchor = None
     for _ in range(count):
         category = int(rng.integers(len(CLASSES)))
@@ -366,7 +201,7 @@ def draw_image(index: int, *, seed: int, split: str, size: int) -> tuple[bytes, 
     """
     cv2.setNumThreads(1)
     rng = np.random.default_rng([seed, list(SPLITS).index(split), index])
-    kind = {EMPTY: 'empty', CROWD: 'crowd'}.get(index % CYCLE, 'ordinary')
+    kind = {EMPTY: "empty", CROWD: "crowd"}.get(index % CYCLE, "ordinary")
     scene = draw_scene(rng, size, kind)
 
     angle = rng.uniform(0, 2 * math.pi)
@@ -388,8 +223,8 @@ def draw_image(index: int, *, seed: int, split: str, size: int) -> tuple[bytes, 
     for mask, (category, crowd) in zip(scene.masks, scene.labels, strict=True):
         annotations.append(annotation(mask, category, crowd))
         labels[mask] = 0 if crowd else category + 1
-    jpeg = cv2.imencode('.jpg', image, [cv2.IMWRITE_JPEG_QUALITY, 95])[1].tobytes()
-    png = cv2.imencode('.png', labels, [cv2.IMWRITE_PNG_COMPRESSION, 9])[1].tobytes()
+    jpeg = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, 95])[1].tobytes()
+    png = cv2.imencode(".png", labels, [cv2.IMWRITE_PNG_COMPRESSION, 9])[1].tobytes()
     return jpeg, png, annotations
 
 
@@ -397,72 +232,103 @@ def draw_image(index: int, *, seed: int, split: str, size: int) -> tuple[bytes, 
 
 
 def write_split(root: Path, split: str, count: int, size: int, seed: int, mapper) -> None:
-    folders = [root / split, root / 'images' / SPLITS[split], root / 'annotations' / SPLITS[split]]
+    folders = [root / split, root / "images" / SPLITS[split], root / "annotations" / SPLITS[split]]
     for folder in folders:
         folder.mkdir(parents=True)
     coco = dict(
-        info=dict(description='Deformed shapes', url='', version=str(VERSION), year=2025,
-                  contributor='mmdcn', date_created='2025/01/01'),
-        licenses=[dict(id=1, name='Apache License 2.0',
-                       url='https://www.apache.org/licenses/LICENSE-2.0')],
-        images=[], annotations=[],
-        categories=[dict(id=i + 1, name=name, supercategory='shape')
-                    for i, name in enumerate(CLASSES)])  # fmt: skip
+        info=dict(
+            description="Deformed shapes",
+            url="",
+            version=str(VERSION),
+            year=2025,
+            contributor="mmdcn",
+            date_created="2025/01/01",
+        ),
+        licenses=[
+            dict(id=1, name="Apache License 2.0", url="https://www.apache.org/licenses/LICENSE-2.0")
+        ],
+        images=[],
+        annotations=[],
+        categories=[
+            dict(id=i + 1, name=name, supercategory="shape") for i, name in enumerate(CLASSES)
+        ],
+    )
     draw = partial(draw_image, seed=seed, split=split, size=size)
     started = shown = time.monotonic()
     for index, (jpeg, png, annotations) in enumerate(mapper(draw, range(count))):
         image_id = index + 1
-        name = f'{image_id:06d}'
-        source, link, label = (f / f'{name}{s}' for f, s in zip(folders, ('.jpg', '.jpg', '.png'),
-                                                                strict=True))  # fmt: skip
+        name = f"{image_id:06d}"
+        source, link, label = (
+            f / f"{name}{s}" for f, s in zip(folders, (".jpg", ".jpg", ".png"), strict=True)
+        )
         source.write_bytes(jpeg)
         label.write_bytes(png)
         try:
             os.link(source, link)
         except OSError:  # a file system without hard links
             shutil.copyfile(source, link)
-        coco['images'].append(dict(
-            id=image_id, file_name=source.name, width=size, height=size, license=1,
-            date_captured='2025-01-01 00:00:00', coco_url='', flickr_url=''))  # fmt: skip
+        coco["images"].append(
+            dict(
+                id=image_id,
+                file_name=source.name,
+                width=size,
+                height=size,
+                license=1,
+                date_captured="2025-01-01 00:00:00",
+                coco_url="",
+                flickr_url="",
+            )
+        )
         for item in annotations:
-            ids = dict(id=len(coco['annotations']) + 1, image_id=image_id)
-            coco['annotations'].append(ids | item)
+            ids = dict(id=len(coco["annotations"]) + 1, image_id=image_id)
+            coco["annotations"].append(ids | item)
         now = time.monotonic()
         if now - shown > 2 or image_id == count:
             shown = now
             left = (now - started) / image_id * (count - image_id)
-            print(f'{split}: {image_id}/{count} images, {left:.0f} s left', file=sys.stderr, flush=True)
-    with open(root / 'annotations' / f'instances_{split}.json', 'w') as file:
+            print(
+                f"{split}: {image_id}/{count} images, {left:.0f} s left",
+                file=sys.stderr,
+                flush=True,
+            )
+    with open(root / "annotations" / f"instances_{split}.json", "w") as file:
         json.dump(coco, file)
 
 
 def state_of(out: Path, parameters: dict) -> str:
     """'missing', 'complete' (same parameters, all files), 'different' (ours) or 'foreign'."""
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
-        return 'missing'
+        return "missing"
     try:
         manifest = json.loads((out / MARKER).read_text())
-        if manifest['generator'] != GENERATOR:
-            return 'foreign'
+        if manifest["generator"] != GENERATOR:
+            return "foreign"
     except (OSError, ValueError, KeyError, TypeError):
-        return 'foreign'
-    if manifest.get('parameters') != parameters:
-        return 'different'
+        return "foreign"
+    if manifest.get("parameters") != parameters:
+        return "different"
     for split, ade in SPLITS.items():
-        if not (out / 'annotations' / f'instances_{split}.json').is_file():
-            return 'different'
-        for folder in (split, f'images/{ade}', f'annotations/{ade}'):
-            if len(list((out / folder).glob('*.*'))) != parameters[split]:
-                return 'different'
-    return 'complete'
+        if not (out / "annotations" / f"instances_{split}.json").is_file():
+            return "different"
+        for folder in (split, f"images/{ade}", f"annotations/{ade}"):
+            if len(list((out / folder).glob("*.*"))) != parameters[split]:
+                return "different"
+    return "complete"
 
 
-def generate(out: str | Path, train: int, val: int, size: int, seed: int, workers: int = 1,
-             overwrite: bool = False) -> bool:  # fmt: skip
+def generate(
+    out: str | Path,
+    train: int,
+    val: int,
+    size: int,
+    seed: int,
+    workers: int = 1,
+    overwrite: bool = False,
+) -> bool:
     """Write the data set to ``out``, unless it is there already.
 
-    The folder appears only when it is complete. An existing folder is replaced only if this function
-    wrote it and ``overwrite`` is true.
+    The folder appears only when it is complete. An existing folder is replaced only if this
+    function wrote it and ``overwrite`` is true.
 
     Returns:
         Whether anything was written.
@@ -471,38 +337,51 @@ def generate(out: str | Path, train: int, val: int, size: int, seed: int, worker
         FileExistsError: ``out`` holds something else.
         ValueError: an argument is out of range.
     """
-    for name, value, least in (('train', train, CROWD + 1), ('val', val, CROWD + 1),
-                               ('size', size, 48), ('seed', seed, 0), ('workers', workers, 1)):  # fmt: skip
+    for name, value, least in (
+        ("train", train, CROWD + 1),
+        ("val", val, CROWD + 1),
+        ("size", size, 48),
+        ("seed", seed, 0),
+        ("workers", workers, 1),
+    ):
         if value < least:
-            raise ValueError(f'{name} must be at least {least}, got {value}')
+            raise ValueError(f"{name} must be at least {least}, got {value}")
     out = Path(out).absolute()
     parameters = dict(version=VERSION, train=train, val=val, size=size, seed=seed)
     state = state_of(out, parameters)
-    if state == 'complete':
+    if state == "complete":
         return False
-    if state == 'foreign':
-        raise FileExistsError(f'{out} exists and was not written by this script; choose another --out')
-    if state == 'different' and not overwrite:
-        raise FileExistsError(f'{out} holds a data set of other parameters or lacks files; '
-                              'pass --overwrite to replace it')  # fmt: skip
+    if state == "foreign":
+        raise FileExistsError(
+            f"{out} exists and was not written by this script; choose another --out"
+        )
+    if state == "different" and not overwrite:
+        raise FileExistsError(
+            f"{out} holds a data set of other parameters or lacks files; "
+            "pass --overwrite to replace it"
+        )
 
     out.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f'.{out.name}.', dir=out.parent))
+    temporary = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
     try:
-        new = temporary / 'new'
+        new = temporary / "new"
         new.mkdir()
         with ExitStack() as stack:
             mapper = map
             if workers > 1:
-                pool = stack.enter_context(get_context('spawn').Pool(workers))
+                pool = stack.enter_context(get_context("spawn").Pool(workers))
                 mapper = partial(pool.imap, chunksize=4)
-            for split, count in (('train', train), ('val', val)):
+            for split, count in (("train", train), ("val", val)):
                 write_split(new, split, count, size, seed, mapper)
-        manifest = dict(generator=GENERATOR, parameters=parameters, classes=CLASSES,
-                        semantic_labels=('unlabelled', 'background', *CLASSES))  # fmt: skip
-        (new / MARKER).write_text(json.dumps(manifest, indent=2) + '\n')
-        if state == 'different':
-            os.rename(out, temporary / 'old')
+        manifest = dict(
+            generator=GENERATOR,
+            parameters=parameters,
+            classes=CLASSES,
+            semantic_labels=("unlabelled", "background", *CLASSES),
+        )
+        (new / MARKER).write_text(json.dumps(manifest, indent=2) + "\n")
+        if state == "different":
+            os.rename(out, temporary / "old")
         os.rename(new, out)  # an empty folder at `out` is replaced
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -510,16 +389,23 @@ def generate(out: str | Path, train: int, val: int, size: int, seed: int, worker
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
-    parser.add_argument('--out', default='data/deformed_shapes', help='folder to write')
-    parser.add_argument('--train', type=int, default=1600, help='number of training images')
-    parser.add_argument('--val', type=int, default=200, help='number of validation images')
-    parser.add_argument('--size', type=int, default=128, help='width and height in pixels')
-    parser.add_argument('--seed', type=int, default=0)
-    parser.add_argument('--workers', type=int, default=os.cpu_count() or 1,
-                        help='processes; the files do not depend on it')  # fmt: skip
-    parser.add_argument('--overwrite', action='store_true',
-                        help='replace a data set that this script wrote with other parameters')  # fmt: skip
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--out", default="data/deformed_shapes", help="folder to write")
+    parser.add_argument("--train", type=int, default=1600, help="number of training images")
+    parser.add_argument("--val", type=int, default=200, help="number of validation images")
+    parser.add_argument("--size", type=int, default=128, help="width and height in pixels")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--workers",
+        type=int,
+        default=os.cpu_count() or 1,
+        help="processes; the files do not depend on it",
+    )
+    parser.add_argument(
+        "--overwrite",
+        action="store_true",
+        help="replace a data set that this script wrote with other parameters",
+    )
     return parser.parse_args(argv)
 
 
@@ -528,10 +414,12 @@ def main(argv: list[str] | None = None) -> None:
     try:
         written = generate(**vars(args))
     except (FileExistsError, ValueError) as error:
-        sys.exit(f'error: {error}')
-    print(f'{args.out}: {args.train} training and {args.val} validation images '
-          + ('written' if written else 'are there already'))  # fmt: skip
+        sys.exit(f"error: {error}")
+    print(
+        f"{args.out}: {args.train} training and {args.val} validation images "
+        + ("written" if written else "are there already")
+    )
 
 
-if __name__ == '__main__':
+if __name__ == "__main__":
     main()
