@@ -164,10 +164,11 @@ __device__ __forceinline__ void atomic_add(float* address, const float* values) 
   if constexpr (N == 4) {
     atomicAdd(reinterpret_cast<float4*>(address),
               make_float4(values[0], values[1], values[2], values[3]));
-    return;
-  }
+  } else
 #endif
-  for (int i = 0; i < N; ++i) atomicAdd(address + i, values[i]);
+  {
+    for (int i = 0; i < N; ++i) atomicAdd(address + i, values[i]);
+  }
 }
 
 // Where gradients from any thread are added up: in T, in an order that differs from run to run,
