@@ -52,9 +52,7 @@ def _refuse(name: str) -> Callable:
     return backward
 
 
-def _register_autocast(
-    name: str, device_type: str, key: str, keep: Collection[str]
-) -> None:
+def _register_autocast(name: str, device_type: str, key: str, keep: Collection[str]) -> None:
     # torch.library.register_autocast fixes the dtype; this one follows the autocast region.
     op = getattr(torch.ops.mmdcn, name).default
     names = [argument.name for argument in op._schema.arguments]

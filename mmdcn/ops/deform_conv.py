@@ -177,9 +177,7 @@ def _backward_fake(
     need_input, need_offset, need_weight, deterministic,
 ):  # fmt: skip
     def grad(needed, tensor):
-        return torch.empty(
-            tensor.shape if needed else (0,), dtype=input.dtype, device=input.device
-        )
+        return torch.empty(tensor.shape if needed else (0,), dtype=input.dtype, device=input.device)
 
     grad_input = grad(need_input, input)
     if need_input:

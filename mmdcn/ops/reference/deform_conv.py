@@ -53,8 +53,10 @@ def _deform_conv2d(
 ) -> Tensor:
     from ..deform_conv import check_arguments
 
-    (sh, sw), (ph, pw), (dh, dw) = pair(stride, "stride"), pair(padding, "padding"), pair(
-        dilation, "dilation"
+    (sh, sw), (ph, pw), (dh, dw) = (
+        pair(stride, "stride"),
+        pair(padding, "padding"),
+        pair(dilation, "dilation"),
     )
     height, width = check_arguments(
         input, offset, mask, weight, bias, (sh, sw), (ph, pw), (dh, dw), groups, deform_groups
