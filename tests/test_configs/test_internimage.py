@@ -33,6 +33,7 @@ PUBLISHED_SIZES = {
     "dino-4scale_internimage-l_1x_coco": 241,
     "dino-4scale_internimage-h_20k_objects365-to-coco": 1100,
     "dino-4scale_internimage-g_20k_objects365-to-coco": 3100,
+    "dino-4scale_cb-internimage-h_20k_objects365-to-coco": 2200,
 }
 
 
@@ -98,8 +99,12 @@ def test_trains_and_predicts(name):
     assert logged["loss"].isfinite() and logged["loss"] > 0
     changed = {key for key, p in model.named_parameters() if not torch.equal(p, before[key])}
     assert all(p.isfinite().all() for p in model.parameters())
-    first = ("backbone.patch_embed.conv1.weight", "backbone.levels.3.blocks.0.mlp.fc1.weight")
-    assert changed.issuperset(first) and any(key.startswith("neck.") for key in changed)
+    first = ["patch_embed.conv1.weight", "levels.3.blocks.0.mlp.fc1.weight"]
+    if "cb-" in name:
+        first = [f"cb_modules.0.{key}" for key in first]
+        first += ["cb_modules.1.levels.3.blocks.0.mlp.fc1.weight", "cb_modules.1.gamma0"]
+    assert changed.issuperset(f"backbone.{key}" for key in first)
+    assert any(key.startswith("neck.") for key in changed)
     with torch.no_grad():
         (sample,) = model.eval().val_step(batch)
     predicted = sample.pred_instances

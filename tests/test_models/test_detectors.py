@@ -1,5 +1,6 @@
 """What differs from MMDetection's DINO, and the norm of FlashInternImage's FPN."""
 
+import copy
 import math
 
 import pytest
@@ -9,7 +10,7 @@ from torch.nn import functional as F
 
 pytest.importorskip("mmdet")
 
-from mmdcn.models.detectors.dino import DINOHead, QueryPositionHead  # noqa: E402
+from mmdcn.models.detectors.dino import CBDINOHead, DINOHead, QueryPositionHead  # noqa: E402
 
 
 def sine_encoding(boxes, features):
@@ -66,6 +67,54 @@ def test_boxes_are_clipped_a_thousandth_from_the_border():
         start = torch.log(x.clamp(min=1e-3) / (1 - x).clamp(min=1e-3))
         torch.testing.assert_close(boxes[layer], (refined + start).sigmoid())
         torch.testing.assert_close(logits[layer], head.cls_branches[layer](states[layer]))
+
+
+def test_losses_of_a_composite_backbone():
+    # Each half of the batch has the losses of MMDetection's head; the first half counts less.
+    from mmdet.structures import DetDataSample
+    from mmengine.registry import DefaultScope
+    from mmengine.structures import InstanceData
+
+    torch.manual_seed(0)
+    match_costs = [dict(type="FocalLossCost"), dict(type="BBoxL1Cost", box_format="xywh")]
+    args = dict(
+        num_classes=3,
+        embed_dims=16,
+        num_pred_layer=2,
+        as_two_stage=True,
+        loss_cls=dict(type="FocalLoss", use_sigmoid=True),
+        loss_iou=dict(type="GIoULoss", loss_weight=2.0),
+        train_cfg=dict(assigner=dict(type="HungarianAssigner", match_costs=match_costs)),
+    )
+    with DefaultScope.overwrite_default_scope("mmdet"):
+        composite = CBDINOHead(**copy.deepcopy(args), cb_first_weight=0.25)
+        single = DINOHead(**copy.deepcopy(args))
+    for parameter in composite.parameters():
+        nn.init.normal_(parameter, std=0.3)
+    single.load_state_dict(composite.state_dict())
+
+    samples = []
+    for boxes in ([[4.0, 6, 30, 40]], [[10.0, 3, 50, 20], [1, 2, 60, 50]]):
+        instances = InstanceData(bboxes=torch.tensor(boxes), labels=torch.arange(len(boxes)))
+        sample = DetDataSample(metainfo=dict(img_shape=(64, 96)), gt_instances=instances)
+        samples.append(sample)
+    groups, queries = 3, 3 * 2 * 2 + 5  # two boxes at most, as positives and negatives
+    states = torch.randn(2, 4, queries, 16)
+    references = [torch.rand(4, queries, 4) for _ in range(3)]
+    scores, boxes = torch.randn(4, 9, 3), torch.rand(4, 9, 4)
+    meta = dict(num_denoising_queries=12, num_denoising_groups=groups)
+    losses = composite.loss(states, references, scores, boxes, [*samples, *samples], meta)
+    expected = {}
+    for index, weight, part in ((0, 0.25, [0, 1]), (1, 1.0, [2, 3])):
+        of_part = single.loss(
+            states[:, part], [r[part] for r in references], scores[part], boxes[part], samples, meta
+        )
+        expected |= {f"{name}_{index}": weight * value for name, value in of_part.items()}
+    assert {"loss_cls_0", "d0.dn_loss_iou_1", "enc_loss_bbox_1"} <= losses.keys()
+    assert losses.keys() == expected.keys()
+    for name, value in expected.items():
+        assert value > 0
+        torch.testing.assert_close(losses[name], value)
 
 
 def test_layer_norm_of_feature_maps():

@@ -152,6 +152,19 @@ def test_split_layers_are_joined(tool, dino):
         tool.convert(theirs, model.state_dict())
 
 
+def test_neck_of_a_composite_backbone(tool, tmp_path):
+    base = "internimage/dino-4scale_cb-internimage-h_20k_objects365-to-coco.py"
+    settings = dict(**NARROW, level2_post_norm_block_ids=(0,))
+    config = write_config(tmp_path / "cb.py", base, {**DINO_NARROW, "backbone": settings})
+    own = build(config, "meta").state_dict()
+    weights = {key: torch.zeros(value.shape) for key, value in own.items()}
+    assert "neck.extra_convs.0.conv.weight" in own and "backbone.cb_linears.2.1.bias" in own
+    official = {key.replace("neck.", "neck.0."): value for key, value in weights.items()}
+    converted, report = tool.convert(official, own)
+    assert_same(converted, weights)
+    assert len(report) == 1 and report[0].startswith("renamed 12, for example neck.0.")
+
+
 FLASH = "flash_internimage/mask-rcnn_flash-internimage-t_fpn_1x_coco.py"
 RCNN = dict(backbone=NARROW, neck=dict(in_channels=[16, 32, 64, 128]))
 

@@ -27,7 +27,8 @@ RENAMES = [
     # deformable layers
     (r"(conv\d*)_offset\.(weight|bias)$", r"\1.conv_offset.\2"),
     (r"\.conv_offset_mask\.", ".conv_offset."),
-    # DINO
+    # DINO; the one on a composite backbone has its only neck in a list
+    (r"^neck\.0\.", "neck."),
     (TRANSFORMER + r"level_embeds$", "level_embed"),
     (TRANSFORMER + r"enc_output\.", "memory_trans_fc."),
     (TRANSFORMER + r"enc_output_norm\.", "memory_trans_norm."),

@@ -8,6 +8,7 @@ Feature maps are (N, H, W, C) from the end of the stem to the end of the last le
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from itertools import accumulate
 
@@ -260,6 +261,9 @@ class InternImage(BaseModule):
 
     archs = INTERN_IMAGE
     checkpoint_entries: tuple[str, ...] = ("state_dict", "model")
+    # Tiny classifiers have no factors, and detectors start them at 1.
+    may_be_missing: tuple[str, ...] = ("gamma1", "gamma2")
+    may_be_unexpected: tuple[str, ...] = CLASSIFIER_HEADS
 
     def __init__(
         self,
@@ -332,9 +336,8 @@ class InternImage(BaseModule):
             self,
             self.init_cfg["checkpoint"],
             self.checkpoint_entries,
-            # Tiny classifiers have no factors, and detectors start them at 1.
-            may_be_missing=("gamma1", "gamma2"),
-            may_be_unexpected=CLASSIFIER_HEADS,
+            self.may_be_missing,
+            self.may_be_unexpected,
         )
         self._is_init = True
 
@@ -350,17 +353,31 @@ class InternImage(BaseModule):
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """``(N, 3, H, W)`` -> one ``(N, C * 2**i, H / 2**(i + 2), W / 2**(i + 2))`` per level i."""
+        outputs = self.forward_levels(self.forward_stem(x))
+        return tuple(
+            outputs[i].permute(0, 3, 1, 2).contiguous() for i in range(4) if i in self.out_indices
+        )
+
+    def forward_stem(self, x: Tensor) -> Tensor:
+        """``(N, 3, H, W)`` -> ``(N, H / 4, W / 4, C)``."""
         # Convolutions of channels-last images need no change of layout at the stem's norms.
         x = x.contiguous(memory_format=torch.channels_last)
-        x = self.pos_drop(self.patch_embed(x))
+        return self.pos_drop(self.patch_embed(x))
+
+    def forward_levels(self, x: Tensor, added: Sequence[Tensor] | None = None) -> list[Tensor]:
+        """Output of the stem -> outputs of all levels, channels last.
+
+        Args:
+            x: ``(N, H / 4, W / 4, C)``.
+            added: What to add to the input of each level.
+        """
         outputs = []
         for index, level in enumerate(self.levels):
-            x = level(x)
-            if index in self.out_indices:
-                outputs.append(x.permute(0, 3, 1, 2).contiguous())
+            x = level(x if added is None else x + added[index])
+            outputs.append(x)
             if level.downsample is not None:
                 x = level.downsample(x)
-        return tuple(outputs)
+        return outputs
 
     def get_layer_depth(self, param_name: str, prefix: str = "") -> tuple[int, int]:
         """Depth of a parameter for layer-wise learning rates, by the official rule.

@@ -8,6 +8,7 @@ import torch
 from mmdet.models.dense_heads import DINOHead as MMDetDINOHead
 from mmdet.models.detectors import DINO as MMDetDINO
 from mmdet.models.layers.transformer.utils import MLP, inverse_sigmoid
+from mmdet.structures import SampleList
 from torch import Tensor
 
 from mmdcn.registry import MODELS
@@ -65,3 +66,56 @@ class DINOHead(MMDetDINOHead):
             logits.append(self.cls_branches[layer](state))
             boxes.append((self.reg_branches[layer](state) + reference).sigmoid())
         return torch.stack(logits), torch.stack(boxes)
+
+
+@MODELS.register_module()
+class CBDINO(DINO):
+    """DINO on a composite backbone: while training, both backbones' features are detected on."""
+
+    def loss(self, batch_inputs: Tensor, batch_data_samples: SampleList) -> dict[str, Tensor]:
+        """Losses on the features of the first backbone, and on those of the second one.
+
+        Args:
+            batch_inputs: ``(N, 3, H, W)``.
+            batch_data_samples: N samples; all of them are used twice.
+        """
+        # the backbone's outputs have both in one batch
+        return super().loss(batch_inputs, [*batch_data_samples, *batch_data_samples])
+
+
+@MODELS.register_module()
+class CBDINOHead(DINOHead):
+    """Head of :class:`CBDINO`.
+
+    Args:
+        cb_first_weight: Factor on the losses of the first backbone's features.
+    """
+
+    def __init__(self, *args, cb_first_weight: float = 0.5, **kwargs) -> None:
+        super().__init__(*args, **kwargs)
+        self.cb_first_weight = cb_first_weight
+
+    def loss(
+        self,
+        hidden_states: Tensor,
+        references: list[Tensor],
+        enc_outputs_class: Tensor,
+        enc_outputs_coord: Tensor,
+        batch_data_samples: SampleList,
+        dn_meta: dict[str, int],
+    ) -> dict[str, Tensor]:
+        """Losses of MMDetection's head, for each half of the batch; arguments as there."""
+        half = len(batch_data_samples) // 2
+        losses = {}
+        for index, weight in enumerate((self.cb_first_weight, 1.0)):
+            part = slice(index * half, (index + 1) * half)
+            of_part = super().loss(
+                hidden_states[:, part],
+                [reference[part] for reference in references],
+                enc_outputs_class[part],
+                enc_outputs_coord[part],
+                batch_data_samples[part],
+                dn_meta,
+            )
+            losses.update({f"{name}_{index}": weight * loss for name, loss in of_part.items()})
+        return losses
