@@ -9,10 +9,11 @@ Everything static stands in ``pyproject.toml``; this file holds what needs code.
     0      do not build it
 
 ``FORCE_CUDA`` says what happens to the CUDA library:
-    unset  build it where torch has CUDA and nvcc is found
-    1      build it; torch may be without CUDA, and no GPU is needed
+    unset  build it where torch has CUDA and nvcc is found, for the GPUs of this machine; without
+           one only if ``TORCH_CUDA_ARCH_LIST`` is set
+    1      build it, for all architectures; torch may be without CUDA, and no GPU is needed
     0      do not build it
-``TORCH_CUDA_ARCH_LIST`` chooses its GPU architectures, as everywhere in PyTorch.
+``TORCH_CUDA_ARCH_LIST`` chooses the GPU architectures instead, as everywhere in PyTorch.
 
 ``MMDCN_SANITIZE=address,undefined`` instruments the library for ``make sanitize``.
 """
@@ -63,7 +64,7 @@ NVCC_FLAGS = [
     "-Xfatbin=-compress-all",
     *STABLE_ABI_FLAGS,
 ]
-# The last one also as PTX, from which a driver compiles for later GPUs.
+# With FORCE_CUDA=1. The last one also as PTX, from which a driver compiles for later GPUs.
 CUDA_ARCHITECTURES = ("7.5", "8.0", "8.6", "8.9", "9.0", "10.0", "12.0")
 FORCE_CUDA = os.environ.get("FORCE_CUDA", "").strip()
 CUDA_STUBS = ROOT / "build" / "cuda_stubs"
@@ -123,18 +124,40 @@ def native_extensions() -> list:
     return [cpu, cuda_extension(toolkit)] if toolkit else [cpu]
 
 
+def cuda_home() -> Path | None:
+    """Where CUDA is installed, if it is."""
+    if home := os.environ.get("CUDA_HOME") or os.environ.get("CUDA_PATH"):
+        return Path(home)
+    nvcc = shutil.which("nvcc")
+    if not nvcc:
+        return Path("/usr/local/cuda")
+    # It may be a link or a script that stands somewhere else, but it knows its folder.
+    plan = subprocess.run([nvcc, "--dryrun", "-c", "x.cu"], capture_output=True, text=True).stderr
+    top = re.search(r"^#\$ TOP=(.+)$", plan, re.MULTILINE)
+    return Path(top[1]).resolve() if top else Path(nvcc).parents[1]
+
+
 def find_cuda_toolkit() -> Path | None:
     """Where CUDA is installed, or None if the CUDA library shall not be built."""
     import torch
-    from torch.utils import cpp_extension
 
     if FORCE_CUDA == "0" or (FORCE_CUDA != "1" and not torch.version.cuda):
         return None
-    home = cpp_extension.CUDA_HOME or cpp_extension._find_cuda_home()
-    nvcc = Path(home or "", "bin", "nvcc")
-    if not home or not nvcc.exists():
+    home = cuda_home()
+    nvcc = home / "bin" / "nvcc"
+    if not nvcc.exists():
         if FORCE_CUDA == "1":
-            raise BuildError("FORCE_CUDA=1 needs nvcc, which was not found; set CUDA_HOME")
+            raise BuildError(f"FORCE_CUDA=1 needs nvcc, and there is no {nvcc}; set CUDA_HOME")
+        return None
+    chosen = FORCE_CUDA == "1" or os.environ.get("TORCH_CUDA_ARCH_LIST")
+    if not chosen and not torch.cuda.is_available():
+        warn(
+            "CUDA",
+            "there is no GPU here to build for",
+            "For all GPUs, which takes long, run\n"
+            "  FORCE_CUDA=1 pip install -v --no-build-isolation --no-deps .\n"
+            "or, with the architectures that you have, TORCH_CUDA_ARCH_LIST=9.0 in place of that.",
+        )
         return None
     version = subprocess.run([nvcc, "--version"], check=True, capture_output=True, text=True).stdout
     release = re.search(r"release (\d+)\.(\d+)", version)
@@ -147,14 +170,14 @@ def find_cuda_toolkit() -> Path | None:
             "Install that toolkit and set CUDA_HOME to it, or install a torch for this one, or set "
             "FORCE_CUDA=0\nto build without CUDA."
         )
-    return Path(home)
+    return home
 
 
 def cuda_extension(toolkit: Path):
     """The CUDA library. Where torch is without CUDA, a stand-in for torch's is linked."""
     from torch.utils import cpp_extension
 
-    if not os.environ.get("TORCH_CUDA_ARCH_LIST"):
+    if FORCE_CUDA == "1" and not os.environ.get("TORCH_CUDA_ARCH_LIST"):
         nvcc = [toolkit / "bin" / "nvcc", "--list-gpu-arch"]
         known = subprocess.run(nvcc, check=True, capture_output=True, text=True).stdout.split()
         chosen = [a for a in CUDA_ARCHITECTURES if f"compute_{a.replace('.', '')}" in known]
@@ -236,14 +259,19 @@ class FailingBuildExt(build_ext):
         warn("native", str(self.reason))
 
 
-def warn(library: str, reason: str) -> None:
+REMEDY = (
+    "For the library, install\ntorch >= 2.10, ninja and a C++20 compiler, then run\n"
+    "  MMDCN_BUILD_EXT=1 pip install -v --no-build-isolation --no-deps ."
+)
+
+
+def warn(library: str, reason: str, remedy: str = REMEDY) -> None:
     bar = "*" * 88
     print(
         f"\n{bar}\nWARNING: mmdcn is being installed WITHOUT its {library} operator library:\n"
         f"  {reason}\n"
-        "The operators will run on the plain PyTorch reference, which is much slower. For the\n"
-        "library, install torch >= 2.10, ninja and a C++20 compiler, then run\n"
-        f"  MMDCN_BUILD_EXT=1 pip install -v --no-build-isolation --no-deps .\n{bar}\n",
+        "Where it is missing, the operators run on the plain PyTorch reference, which is much\n"
+        f"slower. {remedy}\n{bar}\n",
         file=sys.stderr,
         flush=True,
     )
@@ -303,4 +331,5 @@ def main() -> None:
     setuptools.setup(ext_modules=extensions, cmdclass=commands)
 
 
-main()
+if __name__ == "__main__":  # as pip runs it, too
+    main()
