@@ -9,8 +9,10 @@ from pathlib import Path
 
 import torch
 
+from mmdcn import _extension
+
 from . import report
-from .cases import CASES, FB, Arguments, Case, F, to_dtype
+from .cases import CASES, FB, Arguments, Case, F, to_device, to_dtype
 from .memory import extra_memory
 from .peers import Contestant, contestants
 from .timing import interleave
@@ -76,10 +78,12 @@ def functions(found: list[Contestant], case: Case, args: Arguments, name: str) -
     return {c.name: training(c) for c in found if c.trains}
 
 
-def measure(case: Case, dtype: torch.dtype, threads: int, seconds: float) -> list[dict]:
+def measure(
+    case: Case, dtype: torch.dtype, threads: int, seconds: float, device: str = "cpu"
+) -> list[dict]:
     """One row for each pass."""
     torch.set_num_threads(threads)
-    args = to_dtype(case.make(), dtype)
+    args = to_device(to_dtype(case.make(), dtype), device)
     found = contestants(case, args, threads)
     check(found, case, args)
     if dtype != torch.float32:
@@ -90,8 +94,8 @@ def measure(case: Case, dtype: torch.dtype, threads: int, seconds: float) -> lis
             "case": case.name,
             "pass": name,
             "dtype": str(dtype).removeprefix("torch."),
-            "threads": threads,
-            "seconds": interleave(functions(found, case, args, name), seconds),
+            "threads": threads if device == "cpu" else 0,
+            "seconds": interleave(functions(found, case, args, name), seconds, device),
         }
         for name in (F, FB)
     ]
@@ -115,6 +119,9 @@ def reached_targets(rows: list[dict]) -> list[dict]:
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser("python -m benchmarks", description=__doc__)
     parser.add_argument("--operators", nargs="+", help="names in mmdcn.ops; all by default")
+    parser.add_argument(
+        "--device", choices=["cpu", "cuda"], default="cpu", help="on a GPU, timed with CUDA events"
+    )
     parser.add_argument("--threads", nargs="+", type=int, default=[1, 2])
     parser.add_argument(
         "--seconds", type=float, default=2.0, help="time for each contestant of each row"
@@ -127,13 +134,20 @@ def parse_args() -> argparse.Namespace:
     known = {case.operator for case in CASES}
     if unknown := set(args.operators or ()) - known:
         parser.error(f"--operators: expected some of {sorted(known)}, got {sorted(unknown)}")
+    if args.device == "cuda":
+        if not _extension.is_available("cuda"):
+            parser.error(f"--device: {_extension.why_missing('cuda')}")
+        if not torch.cuda.is_available():
+            parser.error("--device: there is no GPU")
+        args.threads = [1]
     return args
 
 
 def main() -> None:
     options = parse_args()
     cores = torch.get_num_threads()
-    environment = report.environment()
+    environment = report.environment(options.device)
+    low = torch.bfloat16 if options.device == "cpu" else torch.float16
     cases = [c for c in CASES if not options.operators or c.operator in options.operators]
     rows, memory = [], []
     for case in cases:
@@ -141,15 +155,15 @@ def main() -> None:
             if threads > cores:
                 print(f"skipping {threads} threads: this machine has {cores} cores")
                 continue
-            for dtype in (torch.float32, torch.bfloat16) if case.largest else (torch.float32,):
-                new = measure(case, dtype, threads, options.seconds)
+            for dtype in (torch.float32, low) if case.largest else (torch.float32,):
+                new = measure(case, dtype, threads, options.seconds, options.device)
                 rows += new
                 for row in new:
                     times = {k: f"{v * 1e3:.3g}" for k, v in row["seconds"].items()}
                     print(case.operator, case.name, row["pass"], row["dtype"], threads, "threads:",
                           times, "ms", flush=True)  # fmt: skip
         if not options.no_memory:
-            mib = extra_memory(case)
+            mib = extra_memory(case, options.device)
             memory.append({"operator": case.operator, "case": case.name, "mib": mib})
     save(options.out, environment, rows, memory)
 
@@ -165,7 +179,7 @@ def save(folder: Path, environment: dict, rows: list[dict], memory: list[dict]) 
     if any(row["dtype"] == "bfloat16" for row in rows):
         parts.append(report.scaling_table(rows))
     if memory:
-        parts += ["Peak memory in MiB beyond arguments and results, float32, 2 threads.",
+        parts += ["Peak memory in MiB beyond arguments and results, float32; CPUs with 2 threads.",
                   report.memory_table(memory)]  # fmt: skip
     if targets:
         parts.append(report.target_table(targets))

@@ -51,6 +51,11 @@ def to_dtype(args: Arguments, dtype: torch.dtype) -> Arguments:
     }
 
 
+def to_device(args: Arguments, device: str) -> Arguments:
+    """All tensors on ``device``."""
+    return {k: v.to(device) if isinstance(v, Tensor) else v for k, v in args.items()}
+
+
 def random_offsets(*shape: int) -> Tensor:
     """Normal, but a little away from whole numbers, where the derivative of bilinear sampling
     jumps and each implementation's rounding would decide on the side."""

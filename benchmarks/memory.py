@@ -9,7 +9,7 @@ import sys
 
 import torch
 
-from .cases import CASES, Case
+from .cases import CASES, Case, to_device
 from .peers import contestants
 from .timing import peak_memory
 
@@ -17,10 +17,10 @@ from .timing import peak_memory
 _ENVIRONMENT = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
 
 
-def extra_memory(case: Case) -> dict[str, dict[str, float]]:
+def extra_memory(case: Case, device: str) -> dict[str, dict[str, float]]:
     """Contestant -> pass -> MiB beyond the arguments, the output and the gradients."""
     result = subprocess.run(
-        [sys.executable, "-m", "benchmarks.memory", str(CASES.index(case))],
+        [sys.executable, "-m", "benchmarks.memory", str(CASES.index(case)), device],
         env={**os.environ, **_ENVIRONMENT},
         capture_output=True,
         text=True,
@@ -30,8 +30,8 @@ def extra_memory(case: Case) -> dict[str, dict[str, float]]:
     return json.loads(result.stdout.splitlines()[-1])
 
 
-def _measure(case: Case) -> dict[str, dict[str, float]]:
-    args = case.make()
+def _measure(case: Case, device: str) -> dict[str, dict[str, float]]:
+    args = to_device(case.make(), device)
     leaves = {name: args[name].clone().requires_grad_() for name in case.differentiable}
     found = {}
     for contestant in contestants(case, args, torch.get_num_threads()):
@@ -56,7 +56,7 @@ def _measure(case: Case) -> dict[str, dict[str, float]]:
                 continue
             function()  # starts threads, loads code
             kept.clear()
-            peak = peak_memory(function)
+            peak = peak_memory(function, device)
             results = sum(tensor.nbytes for tensor in kept)
             found[contestant.name][name] = max(peak - results, 0) / 2**20
     return found
@@ -64,4 +64,4 @@ def _measure(case: Case) -> dict[str, dict[str, float]]:
 
 if __name__ == "__main__":
     torch.set_num_threads(2)
-    print(json.dumps(_measure(CASES[int(sys.argv[1])])))
+    print(json.dumps(_measure(CASES[int(sys.argv[1])], sys.argv[2])))

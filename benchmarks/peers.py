@@ -33,7 +33,8 @@ class Contestant:
 def contestants(case: Case, args: Arguments, threads: int) -> list[Contestant]:
     """mmdcn first, then its reference, every importable peer of the operator, the yardsticks."""
     found = [Contestant("mmdcn", case.function), Contestant("reference", case.reference)]
-    if args["input"].dtype == torch.float32:
+    input = args["input"]
+    if input.dtype == torch.float32:
         for name, package, forward in (
             ("mmcv", "mmcv", _mmcv(case.operator, args)),
             ("torchvision", "torchvision", _torchvision(case.operator, args)),
@@ -45,7 +46,7 @@ def contestants(case: Case, args: Arguments, threads: int) -> list[Contestant]:
             ("OpenVINO", "openvino", engines.openvino),
             ("ONNX Runtime", "onnxruntime", engines.onnx_runtime),
         ):
-            if not _importable(package):
+            if input.is_cuda or not _importable(package):
                 continue
             try:
                 engine = build(case.operator, args, threads)
@@ -83,7 +84,8 @@ def _copy(case: Case, args: Arguments) -> Callable[..., Tensor]:
     """A copy that reads and writes as many bytes as the tensors of the call have together."""
     with torch.no_grad():
         tensors = [case.function(**args), *(v for v in args.values() if isinstance(v, Tensor))]
-    source = torch.ones(sum(t.nbytes for t in tensors) // 8, dtype=torch.float32)
+    bytes = sum(t.nbytes for t in tensors)
+    source = torch.ones(bytes // 8, dtype=torch.float32, device=tensors[0].device)
     target = torch.ones_like(source)
     return lambda **args: target.copy_(source)
 

@@ -25,7 +25,7 @@ PEERS = [
 _PACKAGES = ["onedl-mmcv", "mmcv", "torchvision", "openvino", "onnxruntime"]
 
 
-def environment() -> dict[str, str]:
+def environment(device: str = "cpu") -> dict[str, str]:
     """Date, machine and versions."""
     cpuinfo = Path("/proc/cpuinfo")
     cpu = platform.processor() or platform.machine()
@@ -42,6 +42,9 @@ def environment() -> dict[str, str]:
             versions[package] = metadata.version(package)
         except metadata.PackageNotFoundError:
             continue
+    if device == "cuda":
+        versions["CUDA"] = torch.version.cuda
+        versions["GPU"] = torch.cuda.get_device_name()
     return {
         "date": datetime.date.today().isoformat(),
         "machine": f"{cpu}, {torch.get_num_threads()} cores" + (f", {flags}" if flags else ""),
@@ -80,7 +83,7 @@ def speed_table(rows: list[dict]) -> str:
             heading if heading != title else "",
             row["pass"],
             row["dtype"],
-            str(row["threads"]),
+            str(row["threads"] or "GPU"),
         ]
         title = heading
         cells.append(f"{ours * 1e3:.3g}")

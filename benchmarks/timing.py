@@ -1,14 +1,18 @@
-"""Interleaved timing, and the peak of resident memory."""
+"""Interleaved timing, and peaks of memory, on CPUs and GPUs."""
 
 from __future__ import annotations
 
+import functools
 import gc
 import statistics
 import time
 from collections.abc import Callable
 from pathlib import Path
 
+import torch
+
 _SHORT = 0.05  # seconds
+_FLUSHED = 256 << 20  # bytes, more than any GPU's cache
 
 
 def _seconds(function: Callable) -> float:
@@ -17,20 +21,46 @@ def _seconds(function: Callable) -> float:
     return time.perf_counter() - start
 
 
+@functools.cache
+def _cache_flush() -> torch.Tensor:
+    return torch.empty(_FLUSHED, dtype=torch.uint8, device="cuda")
+
+
+def _cuda_seconds(function: Callable) -> float:
+    """Between two events on the GPU, with its cache cold.
+
+    The GPU is busy with flushing the cache while the host launches what is measured, so the time
+    for launching a few kernels does not count.
+    """
+    start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    torch.cuda.synchronize()
+    _cache_flush().zero_()
+    start.record()
+    function()
+    end.record()
+    end.synchronize()
+    return start.elapsed_time(end) / 1e3
+
+
 def interleave(
-    functions: dict[str, Callable], seconds: float, minimum: int = 5, maximum: int = 51
+    functions: dict[str, Callable],
+    seconds: float,
+    device: str = "cpu",
+    minimum: int = 5,
+    maximum: int = 51,
 ) -> dict[str, float]:
-    """Median seconds of each function.
+    """Median seconds of each function on a device.
 
     All run in turn, over and over, so that a change of the machine's speed meets all of them.
     Each is given about ``seconds``, but at least ``minimum`` runs. A short function runs
     once unmeasured before each measurement: what ran before it has other data in the caches, and
     its threads may still spin.
     """
+    clock = _seconds if device == "cpu" else _cuda_seconds
     estimates = {}
     for name, function in functions.items():
         function()
-        estimates[name] = _seconds(function)
+        estimates[name] = clock(function)
     rounds = {n: min(max(int(seconds / t), minimum), maximum) for n, t in estimates.items()}
     most = max(rounds.values())
     samples: dict[str, list[float]] = {name: [] for name in functions}
@@ -43,7 +73,7 @@ def interleave(
                     continue
                 if estimates[name] < _SHORT:
                     function()
-                samples[name].append(_seconds(function))
+                samples[name].append(clock(function))
     finally:
         gc.enable()
     return {name: statistics.median(values) for name, values in samples.items()}
@@ -56,13 +86,18 @@ def _status(key: str) -> int:
     raise KeyError(key)
 
 
-def peak_memory(function: Callable) -> int:
-    """Bytes by which the resident memory of this process rose at most while ``function`` ran.
+def peak_memory(function: Callable, device: str = "cpu") -> int:
+    """Bytes by which the memory of this process on a device rose at most while ``function`` ran.
 
-    Linux only. Freed memory must go back to the system at once for this to mean something, see
-    the environment variables in :mod:`benchmarks.memory`.
+    On the CPU this is the resident memory, on Linux only. Freed memory must go back to the system
+    at once for this to mean something, see the environment variables in :mod:`benchmarks.memory`.
     """
     gc.collect()
+    if device != "cpu":
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        function()
+        return torch.cuda.max_memory_allocated() - before
     Path("/proc/self/clear_refs").write_text("5")  # resets the peak
     before = _status("VmRSS")
     function()
