@@ -1,5 +1,7 @@
 """Evaluate a checkpoint with a config of MMDetection or MMSegmentation."""
 
+import mmdcn._openmp  # noqa: F401, I001 (before torch)
+
 import argparse
 from copy import deepcopy
 from pathlib import Path

@@ -1,5 +1,7 @@
 """Train a model with a config of MMDetection or MMSegmentation."""
 
+import mmdcn._openmp  # noqa: F401, I001 (before torch)
+
 import argparse
 
 import torch

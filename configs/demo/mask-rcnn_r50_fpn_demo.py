@@ -19,7 +19,7 @@ custom_imports = dict(imports=["mmdcn.models"], allow_failed_imports=False)
 size = 128
 width = 64
 base_channels = 16
-max_epochs = 8
+max_epochs = 10
 num_classes = 3
 norm_cfg = dict(type="BN", requires_grad=True)
 roi_extractor = dict(
@@ -130,3 +130,4 @@ param_scheduler = [
 ]
 randomness = dict(seed=0)
 default_hooks = dict(logger=dict(interval=25), checkpoint=dict(interval=1, max_keep_ckpts=2))
+custom_hooks = [dict(type="mmdcn.ChannelsLastHook")]

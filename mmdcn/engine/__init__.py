@@ -1,6 +1,12 @@
 """Parts of the training loop for OpenMMLab configs; importing this module registers them."""
 
+from mmdcn.engine.channels_last import ChannelsLastHook
 from mmdcn.engine.checkpoint import AtomicCheckpointHook
 from mmdcn.engine.optimizers import BFloat16OptimWrapper, LayerDecayOptimWrapperConstructor
 
-__all__ = ["AtomicCheckpointHook", "BFloat16OptimWrapper", "LayerDecayOptimWrapperConstructor"]
+__all__ = [
+    "AtomicCheckpointHook",
+    "BFloat16OptimWrapper",
+    "ChannelsLastHook",
+    "LayerDecayOptimWrapperConstructor",
+]
