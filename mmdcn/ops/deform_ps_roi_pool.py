@@ -310,23 +310,37 @@ class DeformPSRoIPoolPack(DeformPSRoIPool):
         nn.init.zeros_(conv.bias)
         return conv
 
-    def _pool_parts(self, maps: Tensor, rois: Tensor) -> Tensor:
-        """``(R, channels, part_h, part_w)`` of position-sensitive maps."""
-        return deform_ps_roi_pool(
-            maps,
-            rois,
-            output_size=self.part_size,
-            group_size=self.group_size,
-            sample_per_part=self.sample_per_part,
-            spatial_scale=self.spatial_scale,
+    def part_maps(self, features: Tensor) -> tuple[Tensor, ...]:
+        """Position-sensitive maps of the offsets and, if there are any, of the masks' logits."""
+        return (self.conv_offset(features),)
+
+    def parts(self, part_maps: Sequence[Tensor], rois: Tensor) -> tuple[Tensor, ...]:
+        """Offsets and, if there are any, masks of the parts of ``(R, 5)`` RoIs, as
+        :func:`deform_ps_roi_pool` takes them."""
+        offset, *logits = (
+            deform_ps_roi_pool(
+                maps,
+                rois,
+                output_size=self.part_size,
+                group_size=self.group_size,
+                sample_per_part=self.sample_per_part,
+                spatial_scale=self.spatial_scale,
+            )
+            for maps in part_maps
         )
+        return offset, *(logit.sigmoid() for logit in logits)
+
+    def pool(self, input: Tensor, rois: Tensor, part_maps: Sequence[Tensor]) -> Tensor:
+        """Pool with the offsets from maps that :meth:`part_maps` gave, for callers that pool from
+        the same maps several times."""
+        return super().forward(input, rois, *self.parts(part_maps, rois))
 
     def forward(self, input: Tensor, rois: Tensor, features: Tensor | None = None) -> Tensor:
         """``(N, output_channels * group_size ** 2, H, W)``, ``(R, 5)`` and the feature map
         ``(N, feature_channels, H, W)`` to predict from, ``input`` by default ->
         ``(R, output_channels, ph, pw)``."""
         features = input if features is None else features
-        return super().forward(input, rois, self._pool_parts(self.conv_offset(features), rois))
+        return self.pool(input, rois, self.part_maps(features))
 
 
 class ModulatedDeformPSRoIPoolPack(DeformPSRoIPoolPack):
@@ -341,9 +355,6 @@ class ModulatedDeformPSRoIPoolPack(DeformPSRoIPoolPack):
         super().__init__(*args, **kwargs)
         self.conv_mask = self._zero_conv(1)
 
-    def forward(self, input: Tensor, rois: Tensor, features: Tensor | None = None) -> Tensor:
+    def part_maps(self, features: Tensor) -> tuple[Tensor, ...]:
         """As in :class:`DeformPSRoIPoolPack`."""
-        features = input if features is None else features
-        offset = self._pool_parts(self.conv_offset(features), rois)
-        mask = self._pool_parts(self.conv_mask(features), rois).sigmoid()
-        return DeformPSRoIPool.forward(self, input, rois, offset, mask)
+        return self.conv_offset(features), self.conv_mask(features)
