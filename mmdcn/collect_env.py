@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import re
 from importlib import metadata
 
 import torch
@@ -46,11 +47,19 @@ def _gpus() -> list[str]:
 
 
 def _library(device_type: str) -> str:
-    reason = _extension.why_missing(device_type)
-    if reason:
-        return f"not active: {reason}"
-    details = f", {torch.ops.mmdcn._cuda_build()}" if device_type == "cuda" else ""
-    return f"active{details} ({_extension.library_path(device_type)})"
+    path = _extension.library_path(device_type)
+    if not path.exists():
+        return "not built"
+    if reason := _extension.why_missing(device_type):
+        return f"built, not active: {reason} ({path})"
+    details = f", {_architectures()}" if device_type == "cuda" else ""
+    return f"active{details} ({path})"
+
+
+def _architectures() -> str:
+    """nvcc's version and the GPUs that it compiled for, with ``sm_90`` in the place of its 900."""
+    text = re.sub(r"\b(\d{2,3})0\b", r"sm_\1", torch.ops.mmdcn._cuda_build())
+    return text.replace(",sm", ", sm")
 
 
 def _version(distributions: tuple[str, ...]) -> str:
