@@ -92,14 +92,16 @@ class PositionSensitivePredictor(nn.Module):
         part_maps = getattr(self.roi_layer, "part_maps", lambda _: ())
         return self.conv(features), *part_maps(features)
 
-    def forward(self, maps: Sequence[Tensor], rois: Tensor) -> Tensor:
-        """Maps as from :meth:`maps` and RoIs ``(R, 5)`` -> ``(R, out_features)``."""
+    def bins(self, maps: Sequence[Tensor], rois: Tensor) -> Tensor:
+        """Maps as from :meth:`maps` and RoIs ``(R, 5)`` -> ``(R, out_features, k, k)``."""
         values, *part_maps = maps
         if part_maps:
-            bins = self.roi_layer.pool(values, rois, part_maps)
-        else:
-            bins = self.roi_layer(values, rois)
-        return bins.mean((2, 3))
+            return self.roi_layer.pool(values, rois, part_maps)
+        return self.roi_layer(values, rois)
+
+    def forward(self, maps: Sequence[Tensor], rois: Tensor) -> Tensor:
+        """As :meth:`bins`, averaged: ``(R, out_features)``."""
+        return self.bins(maps, rois).mean((2, 3))
 
 
 @MODELS.register_module()
