@@ -1,6 +1,7 @@
 # make demo   train, evaluate and draw a deformable Mask R-CNN; does all its own set-up
 #             (BACKBONE=internimage puts an InternImage in the place of the ResNet)
 # make test   the test suite; does all its own set-up
+# make docs   the documentation site in docs/_build/html (Python >= 3.11)
 # make env | data | build | lint | format | clean
 # make sanitize   the operator tests on a library with AddressSanitizer and UBSan (gcc)
 #
@@ -28,10 +29,10 @@ DEMO_PICTURE := $(DEMO_WORK)/predictions.png
 NATIVE := $(shell find mmdcn/csrc -type f)
 LINTED := setup.py mmdcn tools configs tests benchmarks docs
 
-.PHONY: help demo test sanitize env build data lint format clean
+.PHONY: help demo test docs sanitize env build data lint format clean
 
 help:
-	@sed -n 's/^# \{0,1\}//p' Makefile | head -7
+	@sed -n 's/^# \{0,1\}//p' Makefile | head -8
 
 define say
 	@printf '\n== %s\n' "$(1)"
@@ -59,6 +60,11 @@ $(STAMPS)/openmmlab: requirements/openmmlab.txt requirements/constraints.txt $(S
 $(STAMPS)/dev: requirements/dev.txt $(STAMPS)/torch
 	$(call say,Installing test tools and linters (10 s))
 	@$(PIP) -r requirements/dev.txt $(CONSTRAINTS)
+	@touch $@
+
+$(STAMPS)/docs: requirements/docs.txt requirements/constraints.txt $(STAMPS)/torch
+	$(call say,Installing the documentation tools (10 s))
+	@$(PIP) -r requirements/docs.txt $(CONSTRAINTS)
 	@touch $@
 
 $(STAMPS)/mmdcn: setup.py pyproject.toml $(NATIVE) $(STAMPS)/torch
@@ -89,7 +95,12 @@ demo: env data
 	@printf '\nThe AP tables (box, then mask) stand above; the predictions are drawn in\n  %s\n' \
 	    "$(CURDIR)/$(DEMO_PICTURE)"
 
-test: env $(STAMPS)/dev
+docs: env $(STAMPS)/docs
+	$(call say,Building the documentation (20 s))
+	@$(BIN)/python -m sphinx -W --keep-going -q docs docs/_build/html
+	@printf 'It starts at %s\n' "$(CURDIR)/docs/_build/html/index.html"
+
+test: env $(STAMPS)/dev $(STAMPS)/docs
 	$(call say,Running the tests (10-20 min on 2 cores))
 	@$(BIN)/python -m pytest $(PYTEST_ARGS)
 

@@ -217,8 +217,8 @@ class DeformPSRoIPool(nn.Module):
     :func:`deform_ps_roi_pool`.
 
     Args:
-        output_size, output_channels, group_size, part_size, sample_per_part, spatial_scale,
-            trans_std: as in :func:`deform_ps_roi_pool`.
+        output_size, output_channels, group_size, part_size: as in :func:`deform_ps_roi_pool`.
+        sample_per_part, spatial_scale, trans_std: as there.
     """
 
     def __init__(
@@ -276,8 +276,8 @@ class DeformPSRoIPoolPack(DeformPSRoIPool):
     without offsets turns into those of a RoI.
 
     Args:
-        output_size, output_channels, group_size, part_size, sample_per_part, spatial_scale,
-            trans_std: as in :func:`deform_ps_roi_pool`.
+        output_size, output_channels, group_size, part_size: as in :func:`deform_ps_roi_pool`.
+        sample_per_part, spatial_scale, trans_std: as there.
         num_classes: runs of output channels with offsets of their own.
         feature_channels: channels of the feature map that the offsets are predicted from; those
             of the pooled input by default.

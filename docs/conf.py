@@ -1,0 +1,59 @@
+"""Sphinx configuration; ``make docs`` builds the site."""
+
+import sys
+from pathlib import Path
+
+DOCS = Path(__file__).parent
+ROOT = DOCS.parent
+sys.path[:0] = [str(ROOT), str(DOCS)]
+
+import figures  # noqa: E402
+import model_zoo  # noqa: E402
+
+import mmdcn  # noqa: E402
+
+GENERATED = DOCS / "_generated"
+
+project = "mmdcn"
+copyright = "the mmdcn authors"
+release = version = mmdcn.__version__
+extensions = [
+    "myst_parser",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.mathjax",
+    "sphinx.ext.napoleon",
+]
+exclude_patterns = ["_build"]
+nitpicky = False  # most types of signatures are other projects'
+html_theme = "furo"
+html_title = f"mmdcn {release}"
+myst_enable_extensions = ["dollarmath"]
+myst_heading_anchors = 3
+autodoc_typehints = "none"
+napoleon_google_docstring = True
+napoleon_numpy_docstring = False
+
+# Pages of the repository's root that the site shows, with the links that lead elsewhere here.
+COPIES = {
+    "CONTRIBUTING.md": {
+        "](CHANGELOG.md)": "](changelog.md)",
+        "](LICENSE)": "](https://www.apache.org/licenses/LICENSE-2.0)",
+    },
+    "CHANGELOG.md": {},
+}
+
+
+def generate(app) -> None:
+    """Write the pages and pictures that come from elsewhere in the repository."""
+    GENERATED.mkdir(exist_ok=True)
+    for name, links in COPIES.items():
+        text = (ROOT / name).read_text(encoding="utf-8")
+        for link, here in links.items():
+            text = text.replace(link, here)
+        (GENERATED / name.lower()).write_text(text, encoding="utf-8")
+    (GENERATED / "model_zoo.md").write_text(model_zoo.page(ROOT), encoding="utf-8")
+    figures.main(GENERATED / "figures")
+
+
+def setup(app) -> None:
+    app.connect("builder-inited", generate)
