@@ -32,11 +32,23 @@ RESNET = [
     "model.neck.in_channels=[32,64,128,256]",
     *HEADS,
 ]
+R_FCN = [
+    "model.backbone.base_channels=8",
+    "model.backbone.stem_channels=8",
+    "model.backbone.frozen_stages=-1",
+    "model.rpn_head.in_channels=128",
+    "model.rpn_head.feat_channels=32",
+    "model.roi_head.bbox_head.in_channels=256",
+    "model.roi_head.bbox_head.feat_channels=32",
+    "model.roi_head.bbox_head.num_classes=3",
+]
 FAMILIES = {
     "dcn/faster-rcnn_r50-dcnv3-c3-c5_fpn_1x_coco.py": RESNET,
     "internimage/mask-rcnn_internimage-t_fpn_1x_coco.py": INTERN_IMAGE,
     "flash_internimage/mask-rcnn_flash-internimage-s_fpn_1x_coco.py": INTERN_IMAGE,
+    "r_fcn/r-fcn_r50-mdconv-c3-c5_mdpsroi_1x_coco.py": R_FCN,
 }
+OFFSETS = (".offset.weight", ".offset_mask.weight", ".conv_offset.weight", ".conv_mask.weight")
 RUN = [
     "model.backbone.init_cfg=None",
     "train_dataloader.num_workers=0",
@@ -78,7 +90,7 @@ def mim_train(folder, config, *args, epochs, options):
 
 
 def assert_offsets_learn(before, after):
-    offsets = [key for key in after if key.endswith((".offset.weight", ".offset_mask.weight"))]
+    offsets = [key for key in after if key.endswith(OFFSETS)]
     assert len(offsets) >= 4
     for key in offsets:
         assert after[key].dtype == torch.float32 and after[key].isfinite().all()
@@ -96,7 +108,7 @@ def test_recipe_trains_with_amp(name, coco, root):
     assert "Epoch(train) [1]" in log
     after = weights(coco / "run" / "epoch_1.pth")
     assert_offsets_learn({key: torch.zeros_like(value) for key, value in after.items()}, after)
-    if "internimage-t" not in name:
+    if "internimage-t" not in name and "r_fcn" not in name:
         return
     log = mim_train(coco, config, "--amp", "--resume", epochs=2, options=options)
     assert "resumed epoch: 1" in log
