@@ -16,7 +16,9 @@ import torch
 from mmengine.model import BaseModel
 from mmengine.structures import BaseDataElement
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_map_only
+from torch.utils.flop_counter import FlopCounterMode, flop_registry
 
 BOXES, MASKS = 1000, 100  # regions of a two-stage detector, as MMDetection counts them
 
@@ -25,7 +27,8 @@ def count_flops(model: BaseModel, height: int, width: int) -> dict[str, int]:
     """Operations of one prediction for one image.
 
     A model on the meta device is counted without computing anything and without memory. Models that
-    look at values, as those with deformable attention do, have to be on a real device.
+    look at values, as those with deformable attention do, have to be on a real device; what counts
+    is not computed there either, its results are taken to be zero.
 
     Args:
         model: A detector of MMDetection or a segmentor of MMSegmentation.
@@ -50,8 +53,24 @@ def count_flops(model: BaseModel, height: int, width: int) -> dict[str, int]:
         return _count_children(model, image)
 
 
+class _SkipWhatCounts(TorchDispatchMode):
+    """Zeros of the right shape in the place of the results of expensive operations."""
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        if func._overloadpacket not in flop_registry:
+            return func(*args, **kwargs)
+        tensor = next(arg for arg in args if isinstance(arg, Tensor))
+        if tensor.is_meta:
+            return func(*args, **kwargs)
+        args, kwargs = tree_map_only(Tensor, lambda t: t.to("meta"), (args, kwargs))
+        return tree_map_only(
+            Tensor, lambda t: torch.zeros_like(t, device=tensor.device), func(*args, **kwargs)
+        )
+
+
 def _measure(function: Callable, *args) -> tuple[Any, int]:
-    with FlopCounterMode(display=False) as counter:
+    with _SkipWhatCounts(), FlopCounterMode(display=False) as counter:
         result = function(*args)
     return result, counter.get_total_flops()
 
@@ -93,7 +112,7 @@ def _count_segmentor(model: BaseModel, image: Tensor) -> dict[str, int]:
 
 
 def _count_children(model: BaseModel, image: Tensor) -> dict[str, int]:
-    with FlopCounterMode(display=False) as counter:
+    with _SkipWhatCounts(), FlopCounterMode(display=False) as counter:
         model(image, [BaseDataElement(metainfo=_meta(image))], mode="tensor")
     by_module = counter.get_flop_counts()
     counts = {}

@@ -11,9 +11,9 @@ pytest.importorskip("mmdet")
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 ALL = sorted(p for p in CONFIGS.rglob("*.py") if "_base_" not in p.parts)
-DCN = sorted((CONFIGS / "dcn").glob("*_r50-*dconv-c3-c5_*.py"))
+DCN = sorted((CONFIGS / "dcn").glob("*_r50-*dconv-c3-c5_*_coco.py"))
 DPOOL = sorted((CONFIGS / "dcn").glob("*_r50_fpn_*dpool_*.py"))
-DCNV3_AND_4 = sorted((CONFIGS / "dcn").glob("*_r50-dcnv*-c3-c5_*.py"))
+DCNV3_AND_4 = sorted((CONFIGS / "dcn").glob("*_r50-dcnv*-c3-c5_*_coco.py"))
 
 
 def name(path):

@@ -17,8 +17,8 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture(scope="module")
 def tool():
-    path = ROOT / "tools" / "model_converters" / "official_to_mmdet.py"
-    spec = importlib.util.spec_from_file_location("official_to_mmdet", path)
+    path = ROOT / "tools" / "model_converters" / "official_to_openmmlab.py"
+    spec = importlib.util.spec_from_file_location("official_to_openmmlab", path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
@@ -104,7 +104,7 @@ def official_file(model, keys):
 
 
 def run(tool, monkeypatch, *args):
-    monkeypatch.setattr("sys.argv", ["official_to_mmdet.py", *map(str, args)])
+    monkeypatch.setattr("sys.argv", ["official_to_openmmlab.py", *map(str, args)])
     tool.main()
 
 

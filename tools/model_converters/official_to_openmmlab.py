@@ -1,8 +1,9 @@
 """Convert a published checkpoint to the keys of a config's model.
 
-Knows the detectors of the official InternImage and DCNv4 repositories (MMDetection 2.x), their
-ImageNet classifiers, and networks with the deformable layers of early MMDetection and MMCV. The
-file is loaded without running code from it, and written only if every key and shape fits the model.
+Knows the detectors and segmentors of the official InternImage and DCNv4 repositories (MMDetection
+2.x, MMSegmentation 0.x), their ImageNet classifiers, and networks with the deformable layers of
+early MMDetection and MMCV. The file is loaded without running code from it, and written only if
+every key and shape fits the model.
 """
 
 import argparse
@@ -22,6 +23,7 @@ from mmdcn.models.pretrained import find_state_dict, misfit, shown
 
 ENTRIES = ("state_dict", "model")
 TRANSFORMER = r"^bbox_head\.transformer\."
+MASK2FORMER = r"^(decode_head\.)"
 # (pattern, replacement), tried on each key in this order; several may apply.
 RENAMES = [
     # deformable layers
@@ -41,6 +43,11 @@ RENAMES = [
     (TRANSFORMER + r"((?:en|de)coder\.layers\.\d+)\.ffns\.0\.", r"\1.ffn."),
     (TRANSFORMER + r"((?:en|de)coder\.)", r"\1"),
     (r"^bbox_head\.label_embedding\.", "dn_query_generator.label_embedding."),
+    # Mask2Former
+    (MASK2FORMER + r"(pixel_decoder\.encoder\.layers\.\d+)\.attentions\.0\.", r"\1\2.self_attn."),
+    (MASK2FORMER + r"(transformer_decoder\.layers\.\d+)\.attentions\.0\.", r"\1\2.cross_attn."),
+    (MASK2FORMER + r"(transformer_decoder\.layers\.\d+)\.attentions\.1\.", r"\1\2.self_attn."),
+    (MASK2FORMER + r"(.*\.layers\.\d+)\.ffns\.0\.", r"\1\2.ffn."),
 ]
 
 

@@ -1,0 +1,3 @@
+_base_ = "./upernet_internimage.py"
+
+model = dict(backbone=dict(type="mmdcn.FlashInternImage"))

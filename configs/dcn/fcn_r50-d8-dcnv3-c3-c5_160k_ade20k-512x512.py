@@ -1,0 +1,10 @@
+_base_ = "../_base_/mmseg/fcn_r50-d8_4xb4-160k_ade20k-512x512.py"
+
+custom_imports = dict(imports=["mmdcn.models"], allow_failed_imports=False)
+
+model = dict(
+    backbone=dict(
+        dcn=dict(type="mmdcn.DCNv3", fallback_on_stride=False),
+        stage_with_dcn=(False, True, True, True),
+    )
+)

@@ -1,0 +1,17 @@
+_base_ = [
+    "../_base_/models/upernet_internimage.py",
+    "../_base_/datasets/ade20k_512x512.py",
+    "../_base_/schedules/ade20k_adamw_160k.py",
+]
+
+pretrained = "https://huggingface.co/OpenGVLab/InternImage/resolve/main/internimage_t_1k_224.pth"
+model = dict(
+    data_preprocessor=dict(size=(512, 512)),
+    backbone=dict(
+        arch="tiny",
+        drop_path_rate=0.2,
+        init_cfg=dict(checkpoint=pretrained),
+    ),
+    decode_head=dict(in_channels=[64, 128, 256, 512]),
+    auxiliary_head=dict(in_channels=256),
+)
