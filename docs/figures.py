@@ -79,12 +79,13 @@ def aggregation(title: str, *, seed: int | None = None, version: int = 3, weight
                 at: int = CENTRE, **kwargs) -> Panel:  # fmt: skip
     """A panel of dcnv3 or dcnv4; `seed` chooses offsets."""
     groups = kwargs.setdefault("groups", 1)
-    kwargs.setdefault("padding", kwargs.get("dilation", 1))
-    taps = 9 - kwargs.get("remove_center", False)
+    side = kwargs.get("kernel_size", 3)
+    kwargs.setdefault("padding", kwargs.get("dilation", 1) * (side // 2))
+    taps = side**2 - kwargs.get("remove_center", False)
 
     def call(image: Tensor) -> Tensor:
-        side = (SIZE - 1) // kwargs.get("stride", 1) + 1
-        plane = image.new_ones(1, side, side, 1)
+        output = (SIZE - 1) // kwargs.get("stride", 1) + 1
+        plane = image.new_ones(1, output, output, 1)
         offset = offsets(taps, groups, 0.0 if seed is None else 1.2, seed=seed or 0)
         mask = {
             "even": image.new_ones(taps * groups),
@@ -160,6 +161,7 @@ def dcnv3() -> list[Panel]:
         aggregation("dilation = 2", dilation=2),
         aggregation("stride = 2", stride=2, at=3),
         aggregation("padding = 1: the first output", at=0),
+        aggregation("kernel_size = 5", kernel_size=5),
     ]  # fmt: skip
 
 
@@ -217,6 +219,8 @@ def deform_roi_pool() -> list[Panel]:
         roi("sampling_ratio = 1: one sample", bin_=(1, 1), sampling_ratio=1, **kwargs),
         roi("sampling_ratio = 2", bin_=(1, 1), sampling_ratio=2, **kwargs),
         roi("output_size = 2, bin (1, 1)", bin_=(1, 1), **{**kwargs, "output_size": 2}),
+        roi("spatial_scale = 0.5, bin (1, 1)", bin_=(1, 1), spatial_scale=0.5,
+            **{**kwargs, "drawn": (0.0, 0.0, 4.5, 4.5)}),
     ]  # fmt: skip
 
 
@@ -241,6 +245,10 @@ def deform_ps_roi_pool() -> list[Panel]:
         roi("mask: 0.2 for the bin\nin the middle", bin_=None, mask=half, **three),
         roi("sample_per_part = 1: one sample,\nat the corner of the bin", bin_=(1, 1),
             sample_per_part=1, **three),
+        roi("output_size = 6 with group_size = 3:\nbin (2, 3) is in cell (1, 1)", bin_=(2, 3),
+            **{**three, "output_size": 6}),
+        roi("spatial_scale = 0.5", bin_=None, spatial_scale=0.5,
+            **{**three, "drawn": (0.0, 0.0, 4.5, 4.5)}),
     ]  # fmt: skip
 
 
