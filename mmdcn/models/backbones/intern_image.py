@@ -355,7 +355,9 @@ class InternImage(BaseModule):
         """``(N, 3, H, W)`` -> one ``(N, C * 2**i, H / 2**(i + 2), W / 2**(i + 2))`` per level i."""
         outputs = self.forward_levels(self.forward_stem(x))
         return tuple(
-            outputs[i].permute(0, 3, 1, 2).contiguous() for i in range(4) if i in self.out_indices
+            output.permute(0, 3, 1, 2).contiguous()
+            for index, output in enumerate(outputs)
+            if index in self.out_indices
         )
 
     def forward_stem(self, x: Tensor) -> Tensor:
