@@ -189,11 +189,13 @@ def cuda_extension(toolkit: Path):
         include_dirs=[str(ROOT / CSRC)],
         library_dirs=[str(CUDA_STUBS)],
         extra_compile_args={"nvcc": NVCC_FLAGS},
-        # Without a dependency on libtorch_cuda.so its symbols would not be found.
-        extra_link_args=["-Wl,--no-as-needed"],
+        # A dependency on libtorch_cuda.so, without which its symbols would not be found. Linkers
+        # leave one out that nothing asks for, as nothing asks for the stub.
+        extra_link_args=["-Wl,--no-as-needed", "-ltorch_cuda"],
         depends=csrc_files(".h", ".cuh"),
         py_limited_api=True,
     )
+    extension.libraries.remove("torch_cuda")  # see above
     extension.libraries.remove("c10_cuda")  # none of its symbols is used
     return extension
 

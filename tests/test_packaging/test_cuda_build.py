@@ -92,6 +92,24 @@ def test_forced_with_a_list(setup, monkeypatch, tmp_path):
     assert architectures(monkeypatch, module, toolkit) == "9.0"
 
 
+@pytest.mark.parametrize("default", ["--as-needed", "--no-as-needed"])
+def test_library_depends_on_that_of_torch(setup, monkeypatch, tmp_path, default):
+    """Whatever the linker does with libraries of which no symbol is used."""
+    module = setup(None, FORCE_CUDA="1", TORCH_CUDA_ARCH_LIST="9.0")
+    monkeypatch.setattr("torch.utils.cpp_extension.CUDA_HOME", None)  # put back afterwards
+    extension = module.cuda_extension(write_nvcc(tmp_path / "toolkit", "12.8"))
+    module.make_cuda_stub.__globals__["CUDA_STUBS"] = tmp_path
+    module.make_cuda_stub()
+    library = tmp_path / "library.so"
+    compiler = os.environ.get("CXX", "c++")
+    command = [compiler, f"-Wl,{default}", "-shared", "-x", "c++", "/dev/null", "-x", "none"]
+    folders = [tmp_path, Path(torch.__file__).parent / "lib"]
+    command += ["-o", library, *(f"-L{folder}" for folder in folders)]
+    subprocess.run([*command, *extension.extra_link_args], check=True)
+    needed = subprocess.run(["readelf", "-d", library], check=True, capture_output=True, text=True)
+    assert "[libtorch_cuda.so]" in needed.stdout
+
+
 def test_default_list_covers_turing_to_blackwell(setup):
     chosen = setup(None).CUDA_ARCHITECTURES
     assert (chosen[0], chosen[-1]) == ("7.5", "12.0")
