@@ -1,0 +1,10 @@
+_base_ = "./upernet_r50_demo.py"
+
+custom_imports = dict(imports=["mmdcn.models"], allow_failed_imports=False)
+
+model = dict(
+    backbone=dict(
+        dcn=dict(type="mmdcn.DCNv2", deform_groups=1, fallback_on_stride=False),
+        stage_with_dcn=(False, True, True, True),
+    )
+)
