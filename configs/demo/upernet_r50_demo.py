@@ -14,7 +14,7 @@ custom_imports = dict(imports=["mmdcn.models"], allow_failed_imports=False)
 
 size = (128, 128)
 base_channels = 16
-max_iters = 1800
+max_iters = 1500
 classes = ("background", "star", "crescent", "fish")
 palette = [[64, 64, 64], [228, 26, 28], [77, 175, 74], [55, 126, 184]]
 norm_cfg = dict(type="BN", requires_grad=True)
@@ -92,7 +92,7 @@ test_dataloader = val_dataloader
 val_evaluator = dict(type="IoUMetric", iou_metrics=["mIoU"])
 test_evaluator = val_evaluator
 
-train_cfg = dict(type="IterBasedTrainLoop", max_iters=max_iters, val_interval=600)
+train_cfg = dict(type="IterBasedTrainLoop", max_iters=max_iters, val_interval=500)
 val_cfg = dict(type="ValLoop")
 test_cfg = dict(type="TestLoop")
 optim_wrapper = dict(
@@ -110,7 +110,7 @@ default_hooks = dict(
     timer=dict(type="IterTimerHook"),
     logger=dict(type="LoggerHook", interval=25, log_metric_by_epoch=False),
     param_scheduler=dict(type="ParamSchedulerHook"),
-    checkpoint=dict(type="CheckpointHook", by_epoch=False, interval=300, max_keep_ckpts=2),
+    checkpoint=dict(type="CheckpointHook", by_epoch=False, interval=250, max_keep_ckpts=2),
     sampler_seed=dict(type="DistSamplerSeedHook"),
     visualization=dict(type="SegVisualizationHook"),
 )
