@@ -83,6 +83,11 @@ def _count_two_stage(model: BaseModel, image: Tensor) -> dict[str, int]:
         features, counts["neck"] = _measure(model.neck, features)
     if model.with_rpn:
         _, counts["rpn_head"] = _measure(model.rpn_head, features)
+    if hasattr(model.roi_head.bbox_head, "maps"):  # R-FCN: convolutions first, then regions
+        head, x = model.roi_head.bbox_head, features[model.roi_head.level]
+        rois = image.new_zeros(BOXES, 5)
+        _, counts["bbox_head"] = _measure(lambda: head(head.maps(x), rois))
+        return counts
     for name, regions in (("bbox", BOXES), ("mask", MASKS)):
         heads = _stages(getattr(model.roi_head, f"{name}_head", None))
         extractors = _stages(getattr(model.roi_head, f"{name}_roi_extractor", None))

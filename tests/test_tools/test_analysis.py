@@ -73,6 +73,26 @@ def test_backbone_is_the_sum_of_its_layers():
     assert counts == {"backbone": 2 * (stem + layer)}
 
 
+@pytest.mark.parametrize("name", ["c5-dilated", "mdconv-c3-c5_mdpsroi"])
+def test_r_fcn_pools_regions_from_maps_computed_once(root, name):
+    model = build(root / "configs" / "r_fcn" / f"r-fcn_r101-{name}_1x_coco.py")
+    counts = count_flops(model, 320, 480)
+    assert set(counts) == {"backbone", "rpn_head", "bbox_head"}
+    pixels, boxes, bins = 20 * 30, 1000, 7 * 7
+    assert counts["rpn_head"] == 2 * pixels * 512 * (9 * 1024 + 12 * (1 + 4))  # 12 anchors
+    classes, coordinates = 81, 4
+    outputs = bins * (classes + coordinates)
+    convolutions = pixels * 1024 * (2048 + outputs)
+    if name == "c5-dilated":
+        pooling = boxes * outputs // 2  # a sum, not multiply-adds
+    else:
+        # x, y and a mask for each bin of each class, and for those of the box
+        parts = 3 * bins * (classes + 1)
+        convolutions += pixels * 1024 * parts
+        pooling = boxes * (outputs + parts) * 4**2 * 4  # samples of four neighbours
+    assert counts["bbox_head"] == 2 * (convolutions + pooling)
+
+
 def test_count_tool(run, tiny):
     model = build(tiny)
     expected = count_flops(model, 96, 128)
