@@ -51,10 +51,11 @@ def build(cfg):
     return model.train()
 
 
-def batch():
+def batch(items=(2, 0)):
+    """Two images with so many objects."""
     from mmdet.testing import demo_mm_inputs
 
-    return demo_mm_inputs(2, image_shapes=[IMAGE] * 2, num_items=[2, 0], num_classes=3)
+    return demo_mm_inputs(2, image_shapes=[IMAGE] * 2, num_items=items, num_classes=3)
 
 
 def step(model, optim_wrapper, data):
@@ -99,6 +100,23 @@ def test_trains_resumes_and_predicts(path):
     for result in results:
         objects = result.pred_instances
         assert len(objects.bboxes) == len(objects.scores) == len(objects.labels) > 0
+
+
+@pytest.mark.parametrize("name", ["r50-c5-dilated_ohem", "r50-mdconv-c3-c5_mdpsroi"])
+@pytest.mark.parametrize("items", [[2, 0], [0, 0]], ids=["an_image_without_objects", "no_objects"])
+def test_without_proposals(name, items):
+    cfg = read(CONFIGS / "r_fcn" / f"r-fcn_{name}_1x_coco.py")
+    for proposals in (cfg.model.train_cfg.rpn_proposal, cfg.model.test_cfg.rpn):
+        proposals.min_bbox_size = 10_000  # none is so large
+    model, data = build(cfg), batch(items)
+    losses = model(**model.data_preprocessor(data, True), mode="loss")
+    assert (losses["loss_cls"] > 0) == any(items)  # objects are proposals, too, in training
+    loss, _ = model.parse_losses(losses)
+    loss.backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
+    with torch.no_grad():
+        results = model.eval().val_step(data)
+    assert [len(result.pred_instances) for result in results] == [0, 0]
 
 
 @pytest.mark.parametrize("path", COCO, ids=lambda p: p.stem)

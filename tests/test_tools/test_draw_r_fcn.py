@@ -100,7 +100,8 @@ def test_votes_of_the_picture_are_those_of_the_detections(name, tool, model, sha
             assert item["name"] == CLASSES[predicted.labels[i]]
             scale = 96 / 128  # predictions are in pixels of the file
             torch.testing.assert_close(item["detection"] * scale, predicted.bboxes[i])
-            assert item["maps"].shape == (7, 7, 16, 16) and item["votes"].shape == (7, 7)
+            side = 128 // detector.cfg.stride
+            assert item["maps"].shape == (7, 7, side, side) and item["votes"].shape == (7, 7)
 
 
 @pytest.mark.parametrize("name", CONFIGS)
