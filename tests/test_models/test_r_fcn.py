@@ -372,6 +372,16 @@ def test_proposals_come_from_the_first_map_and_boxes_from_the_chosen_one():
     assert torch.equal(results[0].scores, results[1].scores)
 
 
+def test_forward_of_the_roi_head_is_that_of_the_box_head():
+    head, x = randomise(roi_head("deform")), feature_map()
+    rpn, samples = train_batch([3, 2], [0, 0])
+    images = torch.tensor([0, 0, 0, 1, 1])
+    rois = torch.cat([images[:, None], torch.cat([p.bboxes for p in rpn])], 1)
+    expected = head.bbox_head(head.bbox_head.maps(x), rois)
+    for found, value in zip(head((None, x), rpn, samples), expected, strict=True):
+        assert torch.equal(found, value)
+
+
 @pytest.mark.parametrize(
     "layer, match",
     [
