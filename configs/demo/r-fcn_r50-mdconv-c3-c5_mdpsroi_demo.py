@@ -1,4 +1,5 @@
 _base_ = "./r-fcn_r50_demo.py"
+
 model = dict(
     backbone=dict(
         dcn=dict(type="mmdcn.DCNv2", deform_groups=1, fallback_on_stride=False),
