@@ -9,6 +9,7 @@ from mmengine.registry import MODELS as MMENGINE_MODELS
 from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS as MMENGINE_OPTIM_WRAPPER_CONSTRUCTORS
 from mmengine.registry import OPTIM_WRAPPERS as MMENGINE_OPTIM_WRAPPERS
 from mmengine.registry import STRATEGIES as MMENGINE_STRATEGIES
+from mmengine.registry import TRANSFORMS as MMENGINE_TRANSFORMS
 from mmengine.registry import Registry
 
 # Layers and backbones.
@@ -29,4 +30,8 @@ OPTIM_WRAPPER_CONSTRUCTORS = Registry(
 # How a model is spread over devices.
 STRATEGIES = Registry(
     "strategy", parent=MMENGINE_STRATEGIES, scope="mmdcn", locations=["mmdcn.engine.sharding"]
+)
+# Steps of a data pipeline.
+TRANSFORMS = Registry(
+    "transform", parent=MMENGINE_TRANSFORMS, scope="mmdcn", locations=["mmdcn.datasets.loading"]
 )

@@ -88,17 +88,14 @@ def draw_segments(cfg: Config, image, args: argparse.Namespace, out_file: str) -
 
 def main() -> None:
     args = parse_args()
-    for name, file in (("image", args.image), ("config", args.config)):
-        if not Path(file).is_file():
-            raise launch.UsageError(f"{name} {file}: there is no such file")
+    if not Path(args.image).is_file():
+        raise launch.UsageError(f"image {args.image}: there is no such file")
     if args.zoom < 1:
         raise launch.UsageError(f"--zoom: a positive integer was expected, got {args.zoom}")
     image = mmcv.imread(args.image)
     if image is None:
         raise launch.UsageError(f"image {args.image}: it cannot be read as an image")
-    cfg = Config.fromfile(args.config)
-    if args.cfg_options:
-        cfg.merge_from_dict(args.cfg_options)
+    cfg = launch.read_config(args.config, args.cfg_options)
     out_file = Path(args.out_file or Path("work_dirs", "image_demo", Path(args.image).name))
     out_file.parent.mkdir(parents=True, exist_ok=True)
     draw = {"mmdet": draw_detections, "mmseg": draw_segments}[launch.scope_of(cfg)]

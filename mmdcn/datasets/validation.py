@@ -3,7 +3,7 @@
 A wrong path or a broken annotation otherwise shows up as a traceback in a data loader worker, or
 not at all. What the data set class would skip silently is counted in the log; what would break
 the run is an error that names the config field and the file. Folders are listed once, images are
-not opened.
+not opened; label maps are checked one by one as the run loads them.
 """
 
 import json
@@ -24,6 +24,10 @@ EXAMPLES = 3
 
 class DatasetError(ValueError):
     """A data set cannot be used; the message names the config field and the file."""
+
+
+class LabelMapError(DatasetError):
+    """A label map cannot be used; the message names the file."""
 
 
 def check_datasets(cfg: Config, loaders: tuple[str, ...], logger: logging.Logger) -> None:
@@ -63,20 +67,65 @@ def _leaves(dataset_cfg: dict, field: str) -> Iterator[tuple[str, dict]]:
         yield field, dataset_cfg
 
 
-def _check_dataset(dataset_cfg: dict, field: str, labelled: bool, logger: logging.Logger) -> None:
-    root = dataset_cfg.get("data_root")
-    if root:
-        _require_folder(root, f"{field}.data_root")
+def check_label_maps_on_loading(cfg: Config, loaders: tuple[str, ...]) -> None:
+    """Make MMSegmentation's pipelines check each label map that they load.
+
+    Args:
+        cfg: Complete config; ``LoadAnnotations`` in its pipelines becomes
+            :class:`mmdcn.datasets.loading.LoadSegAnnotations`. Its ``default_scope`` is in force.
+        loaders: Which of ``train``, ``val`` and ``test`` will be used.
+
+    Raises:
+        DatasetError: A data set class refuses its arguments.
+    """
+    from mmseg.datasets import BaseSegDataset
+
+    for loader in loaders:
+        start = f"{loader}_dataloader.dataset"
+        for field, dataset_cfg in _leaves(cfg[f"{loader}_dataloader"]["dataset"], start):
+            if dataset_cfg.get("backend_args"):
+                continue
+            dataset = _build_without_reading(dataset_cfg, field)
+            if isinstance(dataset, BaseSegDataset) and dataset.metainfo.get("classes"):
+                checks = dict(
+                    type="mmdcn.LoadSegAnnotations",
+                    num_classes=len(dataset.metainfo["classes"]),
+                    ignore_index=dataset.ignore_index,
+                )
+                _replace_loading(dataset_cfg.get("pipeline", []), checks)
+
+
+def _replace_loading(steps: Any, checks: dict) -> None:
+    if isinstance(steps, dict):
+        if steps.get("type") in ("LoadAnnotations", "mmseg.LoadAnnotations"):
+            steps.update(checks)
+        steps = list(steps.values())
+    if isinstance(steps, list | tuple):
+        for step in steps:
+            _replace_loading(step, checks)
+
+
+def _build_without_reading(dataset_cfg: dict, field: str) -> BaseDataset | None:
+    """The data set with its defaults and joined paths, None if it is no BaseDataset."""
     with DATASETS.switch_scope_and_registry(None) as registry:
         cls = dataset_cfg["type"]
         cls = registry.get(cls) if isinstance(cls, str) else cls
         if not (isinstance(cls, type) and issubclass(cls, BaseDataset)):
-            return
+            return None
         try:
-            # Built without reading anything, for its defaults and joined paths.
-            dataset = registry.build(dict(dataset_cfg, pipeline=[], lazy_init=True))
+            return registry.build(dict(dataset_cfg, pipeline=[], lazy_init=True))
         except (AssertionError, TypeError, ValueError) as error:
             raise DatasetError(f"{field}: {cls.__name__} refuses its arguments: {error}") from error
+
+
+def _check_dataset(dataset_cfg: dict, field: str, labelled: bool, logger: logging.Logger) -> None:
+    root = dataset_cfg.get("data_root")
+    if root:
+        _require_folder(root, f"{field}.data_root")
+    dataset = _build_without_reading(dataset_cfg, field)
+    if dataset is None:
+        return
+    cls = type(dataset)
     toolboxes = {base.__module__.split(".")[0] for base in cls.__mro__}
     if "mmdet" in toolboxes:
         from mmdet.datasets import CocoDataset

@@ -9,10 +9,15 @@ from pathlib import Path
 import torch
 from mmengine.config import Config, DictAction
 from mmengine.dist import broadcast_object_list, is_main_process
-from mmengine.registry import RUNNERS
+from mmengine.registry import RUNNERS, DefaultScope
 from mmengine.runner import Runner
 
-from mmdcn.datasets.validation import DatasetError, check_datasets
+from mmdcn.datasets.validation import (
+    DatasetError,
+    LabelMapError,
+    check_datasets,
+    check_label_maps_on_loading,
+)
 from mmdcn.engine import checkpoint
 from mmdcn.engine.checkpoint import CheckpointError
 
@@ -45,19 +50,39 @@ def add_common_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--local_rank", "--local-rank", type=int, default=0, help=argparse.SUPPRESS)
 
 
+def read_config(file: str, options: dict | None = None) -> Config:
+    """Read a config and override values of it.
+
+    Args:
+        file: Path of the config.
+        options: Values by key, ``--cfg-options``.
+
+    Raises:
+        UsageError: The file does not exist, or a module of its ``custom_imports`` is missing.
+    """
+    if not Path(file).is_file():
+        raise UsageError(f"config {file}: there is no such file")
+    try:
+        cfg = Config.fromfile(file)
+    except ImportError as error:
+        # MMEngine wraps the reason twice.
+        reason = error.__cause__ or error
+        reason = reason.__context__ or reason
+        raise UsageError(f"config {file}: {reason}") from error
+    if options:
+        cfg.merge_from_dict(options)
+    return cfg
+
+
 def load_config(args: argparse.Namespace) -> Config:
     """Read ``args.config`` and apply the common arguments.
 
     Raises:
-        UsageError: The file does not exist.
+        UsageError: The config cannot be read, see :func:`read_config`.
     """
     os.environ.setdefault("LOCAL_RANK", str(args.local_rank))
-    if not Path(args.config).is_file():
-        raise UsageError(f"config {args.config}: there is no such file")
-    cfg = Config.fromfile(args.config)
+    cfg = read_config(args.config, args.cfg_options)
     cfg.launcher = args.launcher
-    if args.cfg_options:
-        cfg.merge_from_dict(args.cfg_options)
     if args.work_dir:
         cfg.work_dir = args.work_dir
     elif not cfg.get("work_dir"):
@@ -92,6 +117,9 @@ def build_runner(cfg: Config, loaders: tuple[str, ...]) -> Runner:
     """
     if cfg.launcher != "none" and not torch.cuda.is_available():
         _distribute_on_cpu(cfg)
+    if scope_of(cfg) == "mmseg":
+        with DefaultScope.overwrite_default_scope("mmseg"):
+            check_label_maps_on_loading(cfg, loaders)
     runner = RUNNERS.build(cfg) if "runner_type" in cfg else Runner.from_cfg(cfg)
     # The main process looks at the files, and all processes learn what it found.
     problem: list[str | None] = [None]
@@ -133,8 +161,11 @@ def run_tool(tool: Callable[[], None]) -> None:
     try:
         tool()
     except (CheckpointError, DatasetError, UsageError) as error:
-        if is_main_process():
-            print(f"error: {error}", file=sys.stderr, flush=True)
+        # All processes see the same, except for what one of them meets while it loads its images.
+        if is_main_process() or isinstance(error, LabelMapError):
+            # A data loader's process puts its traceback in front.
+            text = str(error).rpartition(f"{type(error).__name__}: ")[2].strip()
+            print(f"error: {text}", file=sys.stderr, flush=True)
         sys.exit(1)
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()

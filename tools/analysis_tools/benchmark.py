@@ -90,14 +90,11 @@ def measure(model: BaseModel, batch: dict, args: argparse.Namespace) -> list[flo
 
 def main() -> None:
     args = parse_args()
-    for name, file in (("config", args.config), ("checkpoint", args.checkpoint)):
-        if file and not Path(file).is_file():
-            raise launch.UsageError(f"{name} {file}: there is no such file")
+    if args.checkpoint and not Path(args.checkpoint).is_file():
+        raise launch.UsageError(f"checkpoint {args.checkpoint}: there is no such file")
     if min(*args.shape, args.batch_size, args.repeat) < 1 or args.warmup < 0:
         raise launch.UsageError("--shape, --batch-size, --repeat: expected positive numbers")
-    cfg = Config.fromfile(args.config)
-    if args.cfg_options:
-        cfg.merge_from_dict(args.cfg_options)
+    cfg = launch.read_config(args.config, args.cfg_options)
     if args.threads:
         torch.set_num_threads(args.threads)
     model = build_model(cfg, args)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import matplotlib
 import torch
-from mmengine.config import Config, DictAction
+from mmengine.config import DictAction
 from mmengine.dataset import Compose
 from torch import Tensor
 
@@ -121,6 +121,13 @@ def rectangle(box: Tensor, **style) -> Rectangle:
     return Rectangle((x1, y1), x2 - x1, y2 - y1, fill=False, **style)
 
 
+def show_values(panel, values: Tensor, **options) -> None:
+    """Negative values in blue and positive ones in red, on a scale of their own."""
+    limit = float(values.nan_to_num().abs().max()) or 1.0
+    shown = panel.imshow(values.numpy(), cmap="coolwarm", vmin=-limit, vmax=limit, **options)
+    plt.colorbar(shown, ax=panel, fraction=0.046)
+
+
 def draw_object(axes, image: Tensor, found: dict) -> None:
     height, width = image.shape[:2]
     on_image, on_maps, votes = axes
@@ -134,25 +141,25 @@ def draw_object(axes, image: Tensor, found: dict) -> None:
     # One tile for each bin's map, with a gap of one pixel, over the image that it belongs to.
     maps, stride = found["maps"], found["stride"]
     k = len(maps)
-    limit = float(maps.abs().max()) or 1.0
     rows, columns = maps.shape[2] + 1, maps.shape[3] + 1
     tiles = torch.full((k * rows, k * columns), float("nan"))
     for i in range(k):
         for j in range(k):
             tiles[i * rows : (i + 1) * rows - 1, j * columns : (j + 1) * columns - 1] = maps[i, j]
-    colours = dict(cmap="coolwarm", vmin=-limit, vmax=limit)
-    on_maps.imshow(tiles.numpy(), extent=(0, k * columns, k * rows, 0), **colours)
+    show_values(on_maps, tiles, extent=(0, k * columns, k * rows, 0))
     for i in range(k):
         for j in range(k):
             shift = torch.tensor([j * columns, i * rows] * 2)
-            outline = found["roi"][1:] / stride + shift
-            on_maps.add_patch(rectangle(outline, color="gold", linewidth=0.6))
-            place = found["bins"][i, j] / stride + shift
-            on_maps.add_patch(rectangle(place, color="black", linewidth=0.8))
+            tile = Rectangle(shift[:2].tolist(), columns - 1, rows - 1, transform=on_maps.transData)
+            for box, style in (
+                (found["roi"][1:], dict(color="gold", linewidth=0.6)),
+                (found["bins"][i, j], dict(color="black", linewidth=0.8)),
+            ):
+                outline = on_maps.add_patch(rectangle(box / stride + shift, **style))
+                outline.set_clip_path(tile)  # what lies beyond a map is not on the next one
     on_maps.set_title(f"{k}x{k} score maps of '{found['name']}', bin on its map", fontsize=9)
 
-    shown = votes.imshow(found["votes"].numpy(), **colours)
-    plt.colorbar(shown, ax=votes, fraction=0.046)
+    show_values(votes, found["votes"])
     votes.set_title(
         f"votes, mean {float(found['votes'].mean()):.2f}\n{found['name']} {found['score']:.2f}",
         fontsize=9,
@@ -164,7 +171,7 @@ def draw_object(axes, image: Tensor, found: dict) -> None:
 
 def main() -> None:
     args = parse_args()
-    for name in ("image", "config", "checkpoint"):
+    for name in ("image", "checkpoint"):
         if not Path(getattr(args, name)).is_file():
             raise launch.UsageError(f"{name} {getattr(args, name)}: there is no such file")
     if args.objects < 1:
@@ -173,9 +180,7 @@ def main() -> None:
 
     from mmdcn.models.r_fcn import RFCNRoIHead
 
-    cfg = Config.fromfile(args.config)
-    if args.cfg_options:
-        cfg.merge_from_dict(args.cfg_options)
+    cfg = launch.read_config(args.config, args.cfg_options)
     model = init_detector(cfg, args.checkpoint, device=args.device)
     if not isinstance(getattr(model, "roi_head", None), RFCNRoIHead):
         raise launch.UsageError(f"config {args.config}: expected an R-FCN (mmdcn.RFCNRoIHead)")

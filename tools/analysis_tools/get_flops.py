@@ -1,10 +1,9 @@
 """Count the parameters and floating-point operations of a model."""
 
 import argparse
-from pathlib import Path
 
 import torch
-from mmengine.config import Config, DictAction
+from mmengine.config import DictAction
 from mmengine.registry import MODELS, DefaultScope
 
 from mmdcn.analysis.flops import BOXES, MASKS, count_flops
@@ -39,13 +38,9 @@ def table(rows: list[tuple[str, float, float]]) -> str:
 
 def main() -> None:
     args = parse_args()
-    if not Path(args.config).is_file():
-        raise launch.UsageError(f"config {args.config}: there is no such file")
     if min(args.shape) < 1:
         raise launch.UsageError(f"--shape: expected two positive numbers, got {args.shape}")
-    cfg = Config.fromfile(args.config)
-    if args.cfg_options:
-        cfg.merge_from_dict(args.cfg_options)
+    cfg = launch.read_config(args.config, args.cfg_options)
     scope = launch.scope_of(cfg)
     with DefaultScope.overwrite_default_scope(scope), torch.device(args.device):
         model = MODELS.build(cfg.model)
