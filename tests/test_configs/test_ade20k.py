@@ -9,7 +9,8 @@ import yaml
 from mmengine.config import Config
 from mmengine.model import revert_sync_batchnorm
 from mmengine.optim import build_optim_wrapper
-from mmengine.registry import MODELS, TRANSFORMS, DefaultScope
+from mmengine.registry import DATASETS, METRICS, MODELS, TRANSFORMS, DefaultScope
+from mmengine.structures import PixelData
 
 from mmdcn.analysis.flops import count_flops
 
@@ -168,6 +169,34 @@ def run_pipeline(steps, sample, scope="mmseg"):
     with DefaultScope.overwrite_default_scope(scope):
         TRANSFORMS.get("PackSegInputs")
         return pseudo_collate([Compose(steps)(dict(sample, seg_fields=[]))])
+
+
+def test_miou_of_a_label_map_by_hand(tmp_path):
+    import cv2
+
+    names = dict(img_path="images/validation", seg_map_path="annotations/validation")
+    labels = np.array([[0, 1, 1, 2], [2, 2, 150, 150]], np.uint8)
+    predicted = torch.tensor([[0, 0, 1, 1], [1, 0, 149, 149]])
+    for folder, suffix, content in (
+        (names["img_path"], "jpg", np.zeros((2, 4, 3), np.uint8)),
+        (names["seg_map_path"], "png", labels),
+    ):
+        (tmp_path / folder).mkdir(parents=True)
+        cv2.imwrite(str(tmp_path / folder / f"ADE_val_00000001.{suffix}"), content)
+    cfg = load("upernet_internimage-t_160k_ade20k-512x512")
+    cfg.test_dataloader.dataset.data_root = str(tmp_path)
+    with DefaultScope.overwrite_default_scope("mmseg"):
+        dataset = DATASETS.build(cfg.test_dataloader.dataset)
+        metric = METRICS.build(cfg.test_evaluator)
+    (sample,) = [item["data_samples"] for item in dataset]
+    assert sample.gt_sem_seg.data.tolist() == [[[255, 0, 0, 1], [1, 1, 149, 149]]]
+    metric.dataset_meta = dataset.metainfo
+    sample.set_data(dict(pred_sem_seg=PixelData(data=predicted[None])))
+    metric.process({}, [sample.to_dict()])
+    # Of the pixels that count: the first class has 1 right of 3 that are it in label or prediction,
+    # the second 2 of 4, the last 2 of 2; the other 147 occur nowhere.
+    expected = (1 / 3 + 2 / 4 + 2 / 2) / 3
+    assert metric.evaluate(1)["mIoU"] == pytest.approx(100 * expected, abs=0.005)
 
 
 def test_schedules_of_one_model_differ_in_length_only():
