@@ -8,6 +8,7 @@ import pytest
 import torch
 from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope
+from mmengine.runner import load_checkpoint
 
 from mmdcn.engine.checkpoint import CheckpointError
 
@@ -202,6 +203,179 @@ def test_detectors_whose_keys_have_not_changed(tool, tmp_path):
     converted, report = tool.convert(weights, own)
     assert_same(converted, weights)
     assert report == []
+
+
+UPERNET = "internimage/upernet_internimage-t_160k_ade20k-512x512.py"
+MASK2FORMER = "flash_internimage/mask2former_flash-internimage-t_160k_ade20k-512x512.py"
+WIDTHS = (16, 32, 64, 128)
+
+
+def official_upernet():
+    """(key, shape) of UPerNet's heads with 24 and 16 channels, as MMSegmentation 0.x has them."""
+    norm = dict(weight=1, bias=1, running_mean=1, running_var=1)
+
+    def conv_module(key, out, into, size):
+        yield f"{key}.conv.weight", (out, into, size, size)
+        yield from ((f"{key}.bn.{leaf}", (out,)) for leaf in norm)
+        yield f"{key}.bn.num_batches_tracked", ()
+
+    head, auxiliary = "decode_head", "auxiliary_head"
+    for i in range(4):
+        yield from conv_module(f"{head}.psp_modules.{i}.1", 24, 128, 1)
+    yield from conv_module(f"{head}.bottleneck", 24, 128 + 4 * 24, 3)
+    for i in range(3):
+        yield from conv_module(f"{head}.lateral_convs.{i}", 24, WIDTHS[i], 1)
+        yield from conv_module(f"{head}.fpn_convs.{i}", 24, 24, 3)
+    yield from conv_module(f"{head}.fpn_bottleneck", 24, 4 * 24, 3)
+    yield from conv_module(f"{auxiliary}.convs.0", 16, 64, 3)
+    for key, width in ((head, 24), (auxiliary, 16)):
+        yield f"{key}.conv_seg.weight", (150, width, 1, 1)
+        yield f"{key}.conv_seg.bias", (150,)
+
+
+def official_mask2former(queries=20, width=32, heads=4, ffn=48):
+    """(official key, MMDetection 3.x key, shape) of Mask2Former's head with narrow layers."""
+    linear = lambda o, i: [("weight", (o, i)), ("bias", (o,))]  # noqa: E731
+    norm = [("weight", (width,)), ("bias", (width,))]
+    keys = []
+
+    def add(old, leaves, new=None):
+        keys.extend(
+            (f"decode_head.{old}.{leaf}", f"decode_head.{new or old}.{leaf}", shape)
+            for leaf, shape in leaves
+        )
+
+    pixel = "pixel_decoder"
+    for i, channels in enumerate(reversed(WIDTHS[1:])):
+        add(f"{pixel}.input_convs.{i}.conv", [("weight", (width, channels, 1, 1)), norm[1]])
+        add(f"{pixel}.input_convs.{i}.gn", norm)
+    for name, channels, size in (("lateral_convs", WIDTHS[0], 1), ("output_convs", width, 3)):
+        add(f"{pixel}.{name}.0.conv", [("weight", (width, channels, size, size))])
+        add(f"{pixel}.{name}.0.gn", norm)
+    add(f"{pixel}.mask_feature", [("weight", (width, width, 1, 1)), norm[1]])
+    add(f"{pixel}.level_encoding", [("weight", (3, width))])
+    points = 3 * 4 * heads  # levels, points
+    for i in range(6):
+        old = f"{pixel}.encoder.layers.{i}"
+        for leaf, out in (("sampling_offsets", 2 * points), ("attention_weights", points),
+                          ("value_proj", width), ("output_proj", width)):  # fmt: skip
+            add(f"{old}.attentions.0.{leaf}", linear(out, width), f"{old}.self_attn.{leaf}")
+        for leaf, o, n in (("0.0", ffn, width), ("1", width, ffn)):
+            add(f"{old}.ffns.0.layers.{leaf}", linear(o, n), f"{old}.ffn.layers.{leaf}")
+        for k in range(2):
+            add(f"{old}.norms.{k}", norm)
+    for i in range(9):
+        old = f"transformer_decoder.layers.{i}"
+        # the first attention looks at the image, the second at the other queries
+        for k, name in enumerate(("cross_attn", "self_attn")):
+            attention = f"{old}.attentions.{k}.attn", f"{old}.{name}.attn"
+            packed = [("in_proj_weight", (3 * width, width)), ("in_proj_bias", (3 * width,))]
+            add(attention[0], packed, attention[1])
+            add(f"{attention[0]}.out_proj", linear(width, width), f"{attention[1]}.out_proj")
+        for leaf, o, n in (("0.0", ffn, width), ("1", width, ffn)):
+            add(f"{old}.ffns.0.layers.{leaf}", linear(o, n), f"{old}.ffn.layers.{leaf}")
+        for k in range(3):
+            add(f"{old}.norms.{k}", norm)
+    add("transformer_decoder.post_norm", norm)
+    for name, rows in (("query_embed", queries), ("query_feat", queries), ("level_embed", 3)):
+        add(name, [("weight", (rows, width))])
+    add("cls_embed", linear(151, width))
+    for k in (0, 2, 4):
+        add(f"mask_embed.{k}", linear(width, width))
+    return keys
+
+
+def backbone_weights(model):
+    return {k: torch.randn(v.shape) for k, v in model.state_dict().items() if "backbone." in k}
+
+
+def test_upernet(tool, tmp_path, monkeypatch, capsys):
+    pytest.importorskip("mmseg")
+    settings = dict(
+        backbone=NARROW,
+        decode_head=dict(in_channels=list(WIDTHS), channels=24),
+        auxiliary_head=dict(in_channels=64, channels=16),
+    )
+    config = write_config(tmp_path / "upernet.py", UPERNET, settings)
+    model = build(config)
+    theirs = backbone_weights(model) | {k: torch.randn(s) for k, s in official_upernet()}
+    meta = dict(CLASSES=("wall", "building"), mmseg_version="0.27.0", PALETTE=[[1, 2, 3]])
+    torch.save(dict(state_dict=theirs, meta=meta), tmp_path / "in.pth")
+    run(tool, monkeypatch, tmp_path / "in.pth", config, tmp_path / "out.pth")
+    content = torch.load(tmp_path / "out.pth", weights_only=True)
+    assert_same(content["state_dict"], theirs)
+    assert content["meta"]["dataset_meta"]["classes"] == ("wall", "building")
+    assert "renamed" not in capsys.readouterr().out  # README: they load as they are
+    model.load_state_dict(theirs)
+
+
+def narrow_mask2former(path):
+    """Layers of 32 channels, in the numbers of the recipe."""
+    pytest.importorskip("mmseg")
+    attention = dict(embed_dims=32, num_heads=4)
+    ffn = dict(embed_dims=32, feedforward_channels=48)
+    position = dict(num_feats=16)
+    head = dict(
+        in_channels=list(WIDTHS),
+        feat_channels=32,
+        out_channels=32,
+        num_queries=20,
+        positional_encoding=position,
+        pixel_decoder=dict(
+            encoder=dict(layer_cfg=dict(self_attn_cfg=attention, ffn_cfg=ffn)),
+            positional_encoding=position,
+        ),
+        transformer_decoder=dict(
+            layer_cfg=dict(self_attn_cfg=attention, cross_attn_cfg=attention, ffn_cfg=ffn)
+        ),
+    )
+    return write_config(path, MASK2FORMER, dict(backbone=NARROW, decode_head=head))
+
+
+def test_mask2former(tool, tmp_path, monkeypatch, capsys):
+    config = narrow_mask2former(tmp_path / "mask2former.py")
+    model = build(config)
+    backbone = backbone_weights(model)
+    theirs, ours = dict(backbone), dict(backbone)
+    for old, new, shape in official_mask2former():
+        theirs[old] = ours[new] = torch.randn(shape)
+    torch.save(dict(state_dict=theirs), tmp_path / "in.pth")
+    run(tool, monkeypatch, tmp_path / "in.pth", config, tmp_path / "out.pth")
+    converted = torch.load(tmp_path / "out.pth", weights_only=True)["state_dict"]
+    # the weights of the classes in the loss are a constant of the config
+    extra = model.state_dict().keys() - ours.keys()
+    assert not extra, extra
+    assert_same(converted, ours)
+    model.load_state_dict(converted)
+    report = capsys.readouterr().out
+    name = "decode_head.transformer_decoder.layers.0"
+    assert f"{name}.attentions.0.attn.in_proj_weight -> {name}.cross_attn.attn.in_proj" in report
+
+    del theirs["decode_head.transformer_decoder.layers.8.attentions.1.attn.in_proj_bias"]
+    match = r"keys missing: decode_head\.transformer_decoder\.layers\.8\.self_attn\.attn\.in_proj_b"
+    with pytest.raises(CheckpointError, match=match):
+        tool.convert(theirs, model.state_dict())
+
+
+def test_mask2former_of_other_classes(tool, tmp_path, monkeypatch):
+    """That of COCO-Stuff has 171; the recipe for ADE20K starts from all but the class scores."""
+    config = narrow_mask2former(tmp_path / "mask2former.py")
+    model = build(config)
+    theirs = backbone_weights(model)
+    for old, _, shape in official_mask2former():
+        shape = (172, *shape[1:]) if "cls_embed" in old else shape
+        theirs[old] = torch.randn(shape)
+    torch.save(dict(state_dict=theirs), tmp_path / "in.pth")
+    files = tmp_path / "in.pth", config, tmp_path / "out.pth"
+    with pytest.raises(CheckpointError, match=r"other shapes: decode_head\.cls_embed\.weight"):
+        run(tool, monkeypatch, *files)
+    run(tool, monkeypatch, *files, "--cfg-options", "model.decode_head.num_classes=171")
+
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    converted = load_checkpoint(model, str(tmp_path / "out.pth"))["state_dict"]
+    for key, value in model.state_dict().items():
+        same = before if ".cls_embed." in key else converted
+        assert torch.equal(value, same[key]), key
 
 
 @pytest.mark.parametrize("old", ["_offset.", ".conv_offset_mask."])

@@ -12,7 +12,7 @@ import re
 from pathlib import Path
 
 import torch
-from mmengine.config import Config
+from mmengine.config import DictAction
 from mmengine.registry import MODELS, DefaultScope
 from torch import Tensor
 
@@ -58,6 +58,13 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("checkpoint", help="published file")
     parser.add_argument("config", help="config of the model that the result is for")
     parser.add_argument("out", help="file to write")
+    parser.add_argument(
+        "--cfg-options",
+        nargs="+",
+        action=DictAction,
+        metavar="KEY=VALUE",
+        help="override config values, e.g. model.decode_head.num_classes=171",
+    )
     return parser.parse_args()
 
 
@@ -168,9 +175,7 @@ def save(content: dict, path: Path) -> None:
 
 def main() -> None:
     args = parse_args()
-    if not Path(args.config).is_file():
-        raise launch.UsageError(f"config {args.config}: there is no such file")
-    cfg = Config.fromfile(args.config)
+    cfg = launch.read_config(args.config, args.cfg_options)
     with DefaultScope.overwrite_default_scope(launch.scope_of(cfg)), torch.device("meta"):
         model = MODELS.build(cfg.model)
     content = load_checkpoint_file(args.checkpoint, "cpu")
