@@ -1,6 +1,7 @@
 """The picture of R-FCN's bins, score maps and votes."""
 
 import importlib.util
+import itertools
 
 import pytest
 import torch
@@ -57,6 +58,24 @@ def test_bins_lie_where_the_quantised_pooling_averages(tool):
     torch.testing.assert_close(middle.permute(2, 0, 1), pooled)
 
 
+def means_in_boxes(maps, boxes, stride):
+    """Mean of the samples that each of ``(k, k, 4)`` boxes takes from its map of ``(k, k, H, W)``;
+    they begin in its corner."""
+    size = torch.tensor(maps.shape[:1:-1]) * stride
+    step = torch.arange(4) / 4
+    result = torch.zeros(maps.shape[:2])
+    for i, j in itertools.product(*map(range, result.shape)):
+        start, extent = boxes[i, j, :2], boxes[i, j, 2:] - boxes[i, j, :2]
+        grid = torch.cartesian_prod(step, step) * extent + start
+        inside = ((grid >= 0) & (grid <= size)).all(1)
+        values = torch.nn.functional.grid_sample(
+            maps[None, None, i, j], (grid / size * 2 - 1)[None, None],
+            padding_mode="border", align_corners=False,
+        )[0, 0, 0]  # fmt: skip
+        result[i, j] = values[inside].sum() / max(int(inside.sum()), 1)
+    return result
+
+
 CLASSES = ("star", "crescent", "fish")
 CONFIGS = ["r-fcn_r50_demo", "r-fcn_r50-mdconv-c3-c5_mdpsroi_demo"]
 
@@ -65,12 +84,16 @@ CONFIGS = ["r-fcn_r50_demo", "r-fcn_r50-mdconv-c3-c5_mdpsroi_demo"]
 def model(root, tmp_path):
     """Writes a narrow config and its checkpoint, returns their paths."""
 
-    def write(name):
+    def write(name, **options):
         cfg = Config.fromfile(root / "configs" / "demo" / f"{name}.py")
         cfg.model.backbone.base_channels = 4
         cfg.model.rpn_head.in_channels = 64
         cfg.model.roi_head.bbox_head.in_channels = 128
         cfg.model.test_cfg.rcnn.score_thr = 0.0
+        # without training, only the image's own statistics make its features differ
+        norm_cfg = dict(type="BN", track_running_stats=False)
+        cfg.model.backbone.norm_cfg = cfg.model.roi_head.bbox_head.norm_cfg = norm_cfg
+        cfg.model.roi_head.bbox_head.roi_layer.update(options)
         cfg.dump(tmp_path / "config.py")
         torch.manual_seed(0)
         with DefaultScope.overwrite_default_scope("mmdet"):
@@ -85,10 +108,11 @@ def model(root, tmp_path):
 
 
 @pytest.mark.parametrize("name", CONFIGS)
-def test_votes_of_the_picture_are_those_of_the_detections(name, tool, model, shapes):
+@pytest.mark.parametrize("options", [{}, dict(type="DeformPSRoIPoolPack")], ids=["", "offsets"])
+def test_votes_of_the_picture_are_those_of_the_detections(name, options, tool, model, shapes):
     from mmdet.apis import inference_detector, init_detector
 
-    config, weights = model(name)
+    config, weights = model(name, **options)
     detector = init_detector(str(config), str(weights), device="cpu")
     image = str(shapes / "val" / "000001.jpg")
     with torch.no_grad():
@@ -102,6 +126,15 @@ def test_votes_of_the_picture_are_those_of_the_detections(name, tool, model, sha
             torch.testing.assert_close(item["detection"] * scale, predicted.bboxes[i])
             side = 128 // detector.cfg.stride
             assert item["maps"].shape == (7, 7, side, side) and item["votes"].shape == (7, 7)
+            # what the drawn boxes hold of the drawn maps is the drawn votes
+            held = means_in_boxes(item["maps"], item["bins"], item["stride"])
+            assert held.std() > 0.01
+            if "mdpsroi" not in name or options:
+                torch.testing.assert_close(item["votes"], held, rtol=1e-4, atol=1e-5)
+            else:  # up to a factor between 0 and 1
+                seen = held.abs() > 1e-4
+                factors = item["votes"][seen] / held[seen]
+                assert seen.sum() > 40 and 0 < factors.min() < factors.max() < 1
 
 
 @pytest.mark.parametrize("name", CONFIGS)
