@@ -45,11 +45,11 @@ def dcnv3(
     r"""Channels-last deformable aggregation: a weighted sum of the taps' samples, by groups.
 
     .. math:: out(p, g, c) = \sum_k m(p, g, k) \, input(p s - pad + c_0 +
-        (k d - c_0 + \Delta p_{g, k}) \cdot offset\_scale, \; g, c)
+        (k d - c_0 + \Delta p_{g, k}) \, \sigma, \; g, c)
 
-    with :math:`c_0` the centre of the dilated kernel, bilinear interpolation and zeros outside the
-    input. Taps run with **width outer, height inner**. Where an offset is not finite the sample
-    is 0. All tensors have one device and one dtype (float64, float32, bfloat16, float16; the
+    with :math:`c_0` the centre of the dilated kernel, :math:`\sigma` the `offset_scale`, bilinear
+    interpolation and zeros outside the input. Taps run with **width outer, height inner**. Where an
+    offset is not finite the sample is 0. All tensors have one device and one dtype (float64, float32, bfloat16, float16; the
     low-precision ones are accumulated in float32), or any mix of them under autocast.
 
     Args:
