@@ -49,8 +49,9 @@ def dcnv3(
 
     with :math:`c_0` the centre of the dilated kernel, :math:`\sigma` the `offset_scale`, bilinear
     interpolation and zeros outside the input. Taps run with **width outer, height inner**. Where an
-    offset is not finite the sample is 0. All tensors have one device and one dtype (float64, float32, bfloat16, float16; the
-    low-precision ones are accumulated in float32), or any mix of them under autocast.
+    offset is not finite the sample is 0. All tensors have one device and one dtype (float64,
+    float32, bfloat16, float16; the low-precision ones are accumulated in float32), or any mix of
+    them under autocast.
 
     Args:
         input: ``(N, H, W, C)``.
