@@ -174,11 +174,24 @@ def test_mim_search(python, root, tmp_path):
 
 
 @pytest.mark.slow
-def test_mim_train_finds_tool_and_config_by_name(python, tmp_path):
-    # There is no COCO here, and the tool says so: everything before that works.
-    log = run(python, "-m", "mim", "train", "mmdcn", CONFIG, cwd=tmp_path, fails=True)
+@pytest.mark.parametrize(
+    ("config", "toolbox", "folder"),
+    [
+        (f"configs/dcn/{CONFIG}", "mmdet", "data/coco/"),
+        (
+            "configs/internimage/upernet_internimage-t_160k_ade20k-512x512.py",
+            "mmseg",
+            "data/ade/ADEChallengeData2016",
+        ),
+    ],
+)
+def test_mim_train_finds_tool_and_config_by_name(python, tmp_path, config, toolbox, folder):
+    # There is no data here, and the tool says so: everything before that works. Of a path that does
+    # not exist mim takes the name, so that README's commands work outside of a clone, too.
+    pytest.importorskip(toolbox)
+    log = run(python, "-m", "mim", "train", "mmdcn", config, cwd=tmp_path, fails=True)
     assert "we find the config file in codebase mmdcn, will use" in log
-    assert "train_dataloader.dataset.data_root: there is no folder 'data/coco/'" in log
+    assert f"train_dataloader.dataset.data_root: there is no folder {folder!r}" in log
 
 
 @pytest.mark.slow
