@@ -17,9 +17,9 @@ from test_deform_ps_roi_pool import TestDeformPSRoIPool as DeformPSRoIPool
 from test_deform_roi_pool import TestDeformRoIPool as DeformRoIPool
 from test_ps_roi_pool import TestPSRoIPool as PSRoIPool
 from test_roi_avg_pool import TestRoIAvgPool as RoIAvgPool
-from traffic import ideal_value_sectors, measure_dcnv3, measure_scalar
 
-from mmdcn import _extension
+from benchmarks.traffic import measure_dcn, measure_scalar
+from mmdcn import _extension, ops
 
 TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-5}
 DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
@@ -186,13 +186,42 @@ def test_addresses_that_forbid_vectors(device, suite, shift):
     check(suite, args)
 
 
-@pytest.mark.parametrize("groups", [1, 4, 12])
-def test_memory_traffic_of_16_channels_in_half_precision(device, groups):
+def test_more_elements_than_32_bits_can_count(device):
+    """Of an input of 4 GiB only the touched pages exist; the last pixel holds numbers."""
     device.configure()
-    forward, _ = measure_dcnv3(device, groups, 16, torch.float16)
+    size, channels = 16385, 8
+    image = torch.empty(1, size, size, channels, dtype=torch.float16)
+    assert image.numel() > 1 << 31
+    for y in (0, -1):
+        for x in (0, -1):
+            image[0, y, x] = 0
+    image[0, -1, -1] = torch.arange(channels)
+    offset = torch.zeros(1, 2, 2, 2, dtype=torch.float16)
+    mask = torch.full((1, 2, 2, 1), 0.5, dtype=torch.float16, requires_grad=True)
+    output = ops.dcnv3(image, offset, mask, 1, size - 1, 0, 1, 1)
+    expected = torch.zeros_like(output)
+    expected[0, 1, 1] = torch.arange(channels) / 2
+    assert torch.equal(output, expected)
+    output.sum().backward()
+    assert mask.grad.flatten().tolist() == [0, 0, 0, sum(range(channels))]
+
+    image = image.permute(0, 3, 1, 2)
+    weight = torch.eye(channels, dtype=torch.float16)[:, :, None, None]
+    output = ops.deform_conv2d(image, offset, weight, None, size - 1)
+    assert torch.equal(output, 2 * expected.permute(0, 3, 1, 2))
+    rois = torch.tensor([[0.0, size - 1, size - 1, size - 1, size - 1]])
+    output = ops.roi_avg_pool(image, rois, 1)
+    assert output.flatten().tolist() == list(range(channels))
+
+
+@pytest.mark.parametrize("operator", ["dcnv3", "dcnv4"])
+@pytest.mark.parametrize("groups", [1, 4, 12])
+def test_memory_traffic_of_16_channels_in_half_precision(device, operator, groups):
+    device.configure()
+    forward, _ = measure_dcn(device, operator, groups, 16, torch.float16)
     scalar = measure_scalar(device, groups, 16)
     assert forward.value_width == 16
-    assert forward.value_sectors <= 1.1 * ideal_value_sectors(groups, 16, torch.float16)
+    assert forward.value_sectors <= 1.1 * forward.ideal_value_sectors
     assert forward.loads <= scalar.loads / 6
     assert scalar.loads == 7 * 9  # four neighbours, an offset pair and a weight for each tap
 
@@ -201,6 +230,6 @@ def test_vector_atomics_are_a_quarter_of_the_instructions(device):
     counts = []
     for vectors in (False, True):
         device.configure(vectors=vectors)
-        counts.append(measure_dcnv3(device, 4, 16, torch.float32)[1].stores)
+        counts.append(measure_dcn(device, "dcnv3", 4, 16, torch.float32)[1].stores)
     points = 3 * 9 / 16  # stores of the points' gradients per channel
     assert counts[1] - points == pytest.approx((counts[0] - points) / 4)

@@ -158,7 +158,7 @@ print([(t.kind, t.sectors) for t in traffic])
     assert output(code, emulated).splitlines() == expected
 
 
-@pytest.mark.parametrize("name", [*SUITES, "memory_traffic or atomics"])
+@pytest.mark.parametrize("name", [*SUITES, "memory_traffic or atomics or 32_bits"])
 def test_operator(emulated, name):
     """See operators.py."""
     selected = f"[{name}-" if name in SUITES else name

@@ -1,8 +1,10 @@
-"""What the kernels ask of the memory, counted on the emulated device.
+"""What the CUDA kernels ask of the memory: ``python -m benchmarks.traffic``.
 
-``python tests/cuda_emulation/traffic.py`` builds the emulated library and prints a table: for each
-kernel the load and store instructions that a thread executes per output element, the bytes in all
-32-byte sectors that its warps request, and how many bytes would do if each were moved once.
+Counted by the emulated device of ``tests/cuda_emulation``, without a GPU. For each kernel, and for
+the mapping of the original DCNv3 with a thread per channel, the table shows load instructions and
+stores that a thread executes per element of the output, the sectors of 32 bytes that the loads of
+values request beside those of an ideal access to the same points, and the bytes in all requested
+sectors beside those that are needed if each is moved once: the difference is up to the caches.
 """
 
 from __future__ import annotations
@@ -10,9 +12,11 @@ from __future__ import annotations
 import subprocess
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
+EMULATION = Path(__file__).resolve().parents[1] / "tests" / "cuda_emulation"
 # Every sampling point and all of its neighbours lie inside the image, and the work fills whole
 # blocks, so that all threads of a warp do the same.
 STRIDE, KERNEL, OUT_H, OUT_W = 2, 3, 8, 8
@@ -30,6 +34,8 @@ class Measurement:
         value_sectors: sectors that the widest loads request.
         sector_bytes: 32 times all sectors requested.
         ideal_bytes: every byte that is needed, once.
+        ideal_value_sectors: of the four rows of channels that each point reads, where the widest
+            loads read nothing else.
     """
 
     name: str
@@ -39,6 +45,7 @@ class Measurement:
     value_sectors: int
     sector_bytes: int
     ideal_bytes: int
+    ideal_value_sectors: int | None = None
 
 
 def problem(groups: int, group_channels: int, dtype: torch.dtype) -> tuple[torch.Tensor, ...]:
@@ -61,7 +68,14 @@ def ideal_value_sectors(groups: int, group_channels: int, dtype: torch.dtype) ->
     return OUT_H * OUT_W * groups * KERNEL**2 * 4 * row
 
 
-def summarise(name: str, traffic, kernel: str, outputs: int, ideal_bytes: int) -> Measurement:
+def summarise(
+    name: str,
+    traffic,
+    kernel: str,
+    outputs: int,
+    ideal_bytes: int,
+    ideal_value_sectors: int | None = None,
+) -> Measurement:
     """The entries of kernels whose name contains ``kernel``."""
     own = [t for t in traffic if kernel in t.kernel]
     loads = [t for t in own if t.kind == "load"]
@@ -74,6 +88,7 @@ def summarise(name: str, traffic, kernel: str, outputs: int, ideal_bytes: int) -
         value_sectors=sum(t.sectors for t in loads if t.width == width),
         sector_bytes=SECTOR * sum(t.sectors for t in own),
         ideal_bytes=ideal_bytes,
+        ideal_value_sectors=ideal_value_sectors,
     )
 
 
@@ -81,24 +96,31 @@ def number_of_bytes(*tensors: torch.Tensor) -> int:
     return sum(t.numel() * t.element_size() for t in tensors)
 
 
-def measure_dcnv3(device, groups: int, group_channels: int, dtype: torch.dtype):
-    """Forward and backward kernel."""
+def measure_dcn(device, operator: str, groups: int, group_channels: int, dtype: torch.dtype):
+    """Forward and backward kernel of dcnv3 or dcnv4."""
     from mmdcn import ops
 
     input, offset, weight = problem(groups, group_channels, dtype)
-    leaves = [t.requires_grad_() for t in (input, offset, weight)]
-    name = f"dcnv3, {group_channels} channels a group, {str(dtype)[6:]}"
+    if operator == "dcnv3":
+        points = [offset, weight]
+    else:  # offsets and weights of each group, then zeros up to a multiple of 8
+        both = [t.unflatten(3, (groups, -1)) for t in (offset, weight)]
+        packed = torch.cat(both, -1).flatten(3)
+        points = [torch.nn.functional.pad(packed, (0, -packed.shape[3] % 8))]
+    leaves = [t.requires_grad_() for t in (input, *points)]
+    name = f"{operator}, {group_channels} channels a group, {str(dtype)[6:]}"
     with device.record() as traffic:
-        output = ops.dcnv3(*leaves, KERNEL, STRIDE, 0, 1, groups)
+        output = getattr(ops, operator)(*leaves, KERNEL, STRIDE, 0, 1, groups)
     ideal = number_of_bytes(input, offset, weight, output)
-    forward = summarise(f"{name}, forward", traffic, "forward_kernel", output.numel(), ideal)
+    values = ideal_value_sectors(groups, group_channels, dtype)
+    count = output.numel()
+    forward = summarise(f"{name}, forward", traffic, "forward_kernel", count, ideal, values)
     with device.record() as traffic:
         output.sum().backward()
-    # Gradients of the input are read and written in float32.
+    # Gradients of the input are read and written in the type of computation.
     compute = 8 if dtype == torch.float64 else 4
     ideal += number_of_bytes(offset, weight) + 2 * compute * input.numel()
-    backward = summarise(f"{name}, backward", traffic, "backward_kernel", output.numel(), ideal)
-    return forward, backward
+    return forward, summarise(f"{name}, backward", traffic, "backward_kernel", count, ideal)
 
 
 def measure_scalar(device, groups: int, group_channels: int):
@@ -146,7 +168,8 @@ def measure_all(device) -> list[Measurement]:
     device.configure(vectors=True)
     rows = [measure_scalar(device, 4, 16)]
     for channels, dtype in ((16, half), (32, half), (64, half), (16, torch.float32)):
-        rows += measure_dcnv3(device, 4, channels, dtype)
+        rows += measure_dcn(device, "dcnv3", 4, channels, dtype)
+    rows += measure_dcn(device, "dcnv4", 4, 16, half)
     for dtype in (half, torch.float32):
         rows += measure_deform_conv(device, 256, dtype)
     return rows
@@ -156,13 +179,17 @@ def table(rows: list[Measurement]) -> str:
     """As Markdown."""
     lines = [
         "| Kernel | Widest load | Loads per element | Stores and atomics per element | "
-        "Sectors / needed bytes |",
-        "|:--|--:|--:|--:|--:|",
+        "Value sectors / ideal | All sectors / needed bytes |",
+        "|:--|--:|--:|--:|--:|--:|",
     ]
     for row in rows:
+        values = "–"
+        if row.ideal_value_sectors:
+            values = f"{row.value_sectors / row.ideal_value_sectors:.2f}"
         ratio = f"{row.sector_bytes / row.ideal_bytes:.2f}"
         lines.append(
-            f"| {row.name} | {row.value_width} B | {row.loads:.2f} | {row.stores:.2f} | {ratio} |"
+            f"| {row.name} | {row.value_width} B | {row.loads:.2f} | {row.stores:.2f} "
+            f"| {values} | {ratio} |"
         )
     return "\n".join(lines)
 
@@ -175,10 +202,12 @@ def main() -> None:
 
         print(table(measure_all(Device(_extension._FOLDER))))
         return
+    sys.path.insert(0, str(EMULATION))
     import emulator_build
 
     emulator_build.build()
-    command = [sys.executable, __file__, "--inside"]
+    # A process of its own, since the sanitizers' runtimes have to be loaded before Python.
+    command = [sys.executable, "-m", "benchmarks.traffic", "--inside"]
     sys.exit(subprocess.run(command, env=emulator_build.environment()).returncode)
 
 
