@@ -15,7 +15,7 @@ from . import report
 from .cases import CASES, FB, Arguments, Case, F, to_device, to_dtype
 from .memory import extra_memory
 from .peers import Contestant, contestants
-from .timing import interleave
+from .timing import interleave, keep_freed_memory
 
 
 class Mismatch(RuntimeError):
@@ -128,6 +128,11 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument("--no-memory", action="store_true", help="leave peak memory out")
     parser.add_argument(
+        "--keep-freed-memory",
+        action="store_true",
+        help="time without the pages that the system makes anew for large results",
+    )
+    parser.add_argument(
         "--out", type=Path, default=Path("work_dirs/benchmarks"), help="folder of the results"
     )
     args = parser.parse_args()
@@ -145,6 +150,8 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> None:
     options = parse_args()
+    if options.keep_freed_memory:
+        keep_freed_memory()
     cores = torch.get_num_threads()
     environment = report.environment(options.device)
     low = torch.bfloat16 if options.device == "cpu" else torch.float16

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 
@@ -11,17 +10,14 @@ import torch
 
 from .cases import CASES, Case, to_device
 from .peers import contestants
-from .timing import peak_memory
-
-# Every larger allocation is a mapping of its own and leaves the process when it is freed.
-_ENVIRONMENT = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
+from .timing import peak_memory, returning_memory
 
 
 def extra_memory(case: Case, device: str) -> dict[str, dict[str, float]]:
     """Contestant -> pass -> MiB beyond the arguments, the output and the gradients."""
     result = subprocess.run(
         [sys.executable, "-m", "benchmarks.memory", str(CASES.index(case)), device],
-        env={**os.environ, **_ENVIRONMENT},
+        env=returning_memory(),
         capture_output=True,
         text=True,
     )

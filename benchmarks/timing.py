@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import functools
 import gc
+import os
 import statistics
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +15,27 @@ import torch
 
 _SHORT = 0.05  # seconds
 _FLUSHED = 256 << 20  # bytes, more than any GPU's cache
+# glibc keeps what is freed. It reads this when a process starts.
+_KEEPING = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(1 << 40)}
+
+
+def keep_freed_memory() -> None:
+    """Start this program anew in a process that keeps what it frees.
+
+    By default, the memory of large tensors goes back to the system when they are freed, and the
+    next call waits for new pages. That is what a user's program does, but in an implementation
+    with large intermediate results it can take longer than the computation.
+    """
+    if not _KEEPING.items() <= os.environ.items():
+        sys.stdout.flush()
+        os.execve(sys.executable, sys.orig_argv, {**os.environ, **_KEEPING})
+
+
+def returning_memory() -> dict[str, str]:
+    """The environment of a process in which freed memory goes back to the system at once."""
+    kept = {name: value for name, value in os.environ.items() if name not in _KEEPING}
+    # Every larger allocation is a mapping of its own.
+    return {**kept, "MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
 
 
 def _seconds(function: Callable) -> float:
@@ -90,7 +113,7 @@ def peak_memory(function: Callable, device: str = "cpu") -> int:
     """Bytes by which the memory of this process on a device rose at most while ``function`` ran.
 
     On the CPU this is the resident memory, on Linux only. Freed memory must go back to the system
-    at once for this to mean something, see the environment variables in :mod:`benchmarks.memory`.
+    at once for this to mean something, see :func:`returning_memory`.
     """
     gc.collect()
     if device != "cpu":
