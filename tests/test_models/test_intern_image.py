@@ -394,3 +394,22 @@ def test_norm_layer_bn_keys():
 def test_wrong_arguments(kwargs, error, match):
     with pytest.raises(error, match=match):
         build(**{**NARROW, **kwargs})
+
+
+@pytest.mark.parametrize("name", ["InternImage", "FlashInternImage"])
+def test_inference_gives_the_outputs_of_training(name, monkeypatch):
+    # Without gradients, linear layers take another way and MLPs run on a few rows at a time.
+    torch.manual_seed(0)
+    model = build(name, **NARROW, layer_scale=1.0).eval()
+    randomise(model)
+    image = torch.randn(2, 3, 72, 96)
+    expected = model(image)
+    monkeypatch.setattr("mmdcn.models.backbones.intern_image.MLPLayer.tile", 5000)
+    mlp, rows = model.levels[0].blocks[0].mlp, []
+    mlp.fc1.register_forward_hook(lambda module, args, output: rows.append(len(args[0])))
+    with torch.no_grad():
+        outputs = model(image)
+    assert rows == [3] * 12  # of 2 x 18 rows with 24 pixels and 64 hidden values each
+    for actual, plain in zip(outputs, expected, strict=True):
+        assert actual.shape == plain.shape
+        assert (actual - plain).norm() <= 1e-5 * plain.norm()

@@ -20,7 +20,7 @@ from torch.utils.checkpoint import checkpoint
 from mmdcn.models.backbones.intern_image_archs import FLASH_INTERN_IMAGE, INTERN_IMAGE
 from mmdcn.models.pretrained import load_backbone_weights
 from mmdcn.ops.modules import DCNv3, DCNv4
-from mmdcn.ops.modules.layers import build_act_layer, build_norm_layer
+from mmdcn.ops.modules.layers import Linear, build_act_layer, build_norm_layer, is_cpu_inference
 from mmdcn.registry import MODELS
 
 CLASSIFIER_HEADS = (
@@ -132,15 +132,30 @@ class DownsampleLayer(nn.Module):
 
 
 class MLPLayer(nn.Module):
+    """Two linear layers per pixel: (N, H, W, C) -> (N, H, W, C)."""
+
+    tile = 2**21  # hidden values that are computed at a time in inference on CPUs
+
     def __init__(self, channels: int, settings: Settings) -> None:
         super().__init__()
         hidden = int(channels * settings.mlp_ratio)
-        self.fc1 = nn.Linear(channels, hidden)
+        self.fc1 = Linear(channels, hidden)
         self.act = build_act_layer(settings.act_layer)
-        self.fc2 = nn.Linear(hidden, channels, bias=settings.mlp_fc2_bias)
+        self.fc2 = Linear(hidden, channels, bias=settings.mlp_fc2_bias)
         self.drop = nn.Dropout(settings.drop_rate)
 
     def forward(self, x: Tensor) -> Tensor:
+        if not is_cpu_inference(x):
+            return self._forward(x)
+        # Hidden values of a few rows stay in the caches; those of a large map are memory that the
+        # system first has to provide, again in each block.
+        rows = x.flatten(0, -3)
+        at_once = max(1, self.tile // (x.shape[-2] * self.fc1.out_features))
+        if at_once >= len(rows):
+            return self._forward(x)
+        return torch.cat([self._forward(part) for part in rows.split(at_once)]).view_as(x)
+
+    def _forward(self, x: Tensor) -> Tensor:
         return self.drop(self.fc2(self.drop(self.act(self.fc1(x)))))
 
 
@@ -195,17 +210,17 @@ class InternImageLayer(nn.Module):
         return self._forward(x)
 
     def _forward(self, x: Tensor) -> Tensor:
-        x = x + self.drop_path(self._branch(x, self.dcn, "1"))
-        return x + self.drop_path(self._branch(x, self.mlp, "2"))
+        return self._add_branch(self._add_branch(x, self.dcn, "1"), self.mlp, "2")
 
-    def _branch(self, x: Tensor, layer: nn.Module, number: str) -> Tensor:
+    def _add_branch(self, x: Tensor, layer: nn.Module, number: str) -> Tensor:
         norm = getattr(self, f"norm{number}")
-        x = norm(layer(x)) if self.post_norm else layer(norm(x))
+        branch = norm(layer(x)) if self.post_norm else layer(norm(x))
         if self.use_res_post_norm:
-            x = getattr(self, f"res_post_norm{number}")(x)
+            branch = getattr(self, f"res_post_norm{number}")(branch)
+        branch = self.drop_path(branch)
         if self.layer_scale:
-            x = getattr(self, f"gamma{number}") * x
-        return x
+            return torch.addcmul(x, getattr(self, f"gamma{number}"), branch)
+        return x + branch
 
 
 class InternImageBlock(nn.Module):

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..dcnv3 import dcnv3
-from .layers import ToChannelsFirst, build_act_layer, build_norm_layer
+from .layers import Linear, ToChannelsFirst, build_act_layer, build_norm_layer
 
 
 class DCNv3(nn.Module):
@@ -76,10 +76,10 @@ class DCNv3(nn.Module):
             build_norm_layer(channels, norm_layer, "channels_first", "channels_last"),
             build_act_layer(act_layer),
         )
-        self.offset = nn.Linear(channels, group * points * 2)
-        self.mask = nn.Linear(channels, group * points)
-        self.input_proj = nn.Linear(channels, channels)
-        self.output_proj = nn.Linear(channels, channels)
+        self.offset = Linear(channels, group * points * 2)
+        self.mask = Linear(channels, group * points)
+        self.input_proj = Linear(channels, channels)
+        self.output_proj = Linear(channels, channels)
         if center_feature_scale:
             self.center_feature_scale_proj_weight = nn.Parameter(torch.empty(group, channels))
             self.center_feature_scale_proj_bias = nn.Parameter(torch.empty(group))

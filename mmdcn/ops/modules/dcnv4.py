@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from ..dcnv4 import dcnv4
 from .dcnv3 import mix_groups
+from .layers import Linear
 
 
 class DCNv4(nn.Module):
@@ -68,7 +69,7 @@ class DCNv4(nn.Module):
         self.without_pointwise = without_pointwise
 
         used = group * (kernel_size**2 - remove_center) * 3
-        self.offset_mask = nn.Linear(channels, math.ceil(used / 8) * 8)  # the rest is ignored
+        self.offset_mask = Linear(channels, math.ceil(used / 8) * 8)  # the rest is ignored
         if dw_kernel_size is not None:
             self.offset_mask_dw = nn.Conv2d(
                 channels,
@@ -78,8 +79,8 @@ class DCNv4(nn.Module):
                 groups=channels,
             )
         if not without_pointwise:
-            self.value_proj = nn.Linear(channels, channels)
-            self.output_proj = nn.Linear(channels, channels, bias=output_bias)
+            self.value_proj = Linear(channels, channels)
+            self.output_proj = Linear(channels, channels, bias=output_bias)
         if center_feature_scale:
             self.center_feature_scale_proj_weight = nn.Parameter(torch.empty(group, channels))
             self.center_feature_scale_proj_bias = nn.Parameter(torch.empty(group))

@@ -1,8 +1,10 @@
-"""Norms and activations between channels-first and channels-last tensors."""
+"""Layers of channels-last maps; norms and activations between them and channels-first ones."""
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 NORM_LAYERS = ("LN", "BN")
 ACT_LAYERS = {"GELU": nn.GELU, "ReLU": nn.ReLU, "SiLU": nn.SiLU}
@@ -20,6 +22,37 @@ class ToChannelsLast(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return x.permute(0, 2, 3, 1)
+
+
+def is_cpu_inference(x: Tensor) -> bool:
+    """Whether a layer of ``x`` runs on a CPU, as it is written here, and keeps nothing."""
+    recorded = torch.compiler.is_compiling() or torch.jit.is_tracing()
+    return x.device.type == "cpu" and not torch.is_grad_enabled() and not recorded
+
+
+class Linear(nn.Linear):
+    """``nn.Linear`` of channels-last maps, ``(..., W, C)``; the same up to rounding.
+
+    PyTorch leaves float32 products on CPUs to MKL, which on AMD's has half the speed of oneDNN. So
+    inference there calls oneDNN, whose door is the convolution. Each row is an image of its own,
+    as one image of one thread would again be left to MKL.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not (is_cpu_inference(x) and self._suits_onednn(x)):
+            return super().forward(x)
+        rows = x.reshape(-1, 1, *x.shape[-2:]).permute(0, 3, 1, 2)
+        y = F.conv2d(rows, self.weight[..., None, None], self.bias)
+        return y.permute(0, 2, 3, 1).reshape(*x.shape[:-1], self.out_features)
+
+    def _suits_onednn(self, x: Tensor) -> bool:
+        return (
+            x.dtype == self.weight.dtype == torch.float32
+            and x.dim() > 2
+            and x.numel() > 0
+            and not torch.is_autocast_enabled("cpu")
+            and torch.backends.mkldnn.is_available()
+        )
 
 
 def build_norm_layer(
