@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
+from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.runner import Runner
 from torch import Tensor, nn
 
@@ -33,7 +33,10 @@ class ChannelsLastHook(Hook):
     """
 
     def before_run(self, runner: Runner) -> None:
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        model = runner.model
+        # several processes, test-time augmentation, or both
+        while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
+            model = model.module
         if not hasattr(model, "backbone"):
             raise TypeError(
                 f"ChannelsLastHook: expected a model with a backbone, got {type(model).__name__}"

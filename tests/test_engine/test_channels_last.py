@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine.model import BaseModel, BaseTTAModel
 from mmengine.registry import HOOKS, MODELS, DefaultScope
 from torch import nn
 
@@ -33,6 +34,26 @@ def test_results_stay_and_the_format_is_passed_on(root):
     assert all(is_channels_last(level) for level in actual)
     assert not any(is_channels_last(level) for level in expected)
     torch.testing.assert_close(actual, expected)
+
+
+def test_model_under_test_time_augmentation():
+    class Model(BaseModel):
+        def __init__(self):
+            super().__init__()
+            self.backbone = nn.Conv2d(3, 4, 3)
+
+        def forward(self, inputs):
+            return self.backbone(inputs)
+
+    class Averages(BaseTTAModel):
+        def merge_preds(self, data_samples_list):
+            return data_samples_list
+
+    model = Model()
+    hook = HOOKS.build(dict(type="mmdcn.ChannelsLastHook"))
+    hook.before_run(SimpleNamespace(model=Averages(model)))
+    assert is_channels_last(model.backbone.weight)
+    assert is_channels_last(model.backbone(torch.randn(2, 3, 8, 8)))
 
 
 def test_model_without_backbone():
