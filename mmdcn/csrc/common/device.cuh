@@ -64,17 +64,19 @@ class Items {
   int64_t next_;
 };
 
-// a / b, and a % b in *remainder. The 64-bit division is several times slower than the other.
+// a / b, and a % b in *remainder, for a >= 0 and b > 0. The 64-bit division is several times slower
+// than the other.
 __device__ inline int64_t divide(int64_t a, int32_t b, int32_t* remainder) {
+  const uint32_t divisor = static_cast<uint32_t>(b);
   if (a >> 32 == 0) {
-    const uint32_t dividend = static_cast<uint32_t>(a), divisor = static_cast<uint32_t>(b);
+    const uint32_t dividend = static_cast<uint32_t>(a);
     const uint32_t quotient = dividend / divisor;
     *remainder = static_cast<int32_t>(dividend - quotient * divisor);
     return quotient;
   }
-  const int64_t quotient = a / b;
-  *remainder = static_cast<int32_t>(a - quotient * b);
-  return quotient;
+  const uint64_t quotient = static_cast<uint64_t>(a) / divisor;
+  *remainder = static_cast<int32_t>(static_cast<uint64_t>(a) - quotient * divisor);
+  return static_cast<int64_t>(quotient);
 }
 
 // N elements that are read or written by one instruction.

@@ -34,27 +34,23 @@ inline void pack_panel(const T* b, int64_t ldb, int64_t depth, int64_t cols, int
   }
 }
 
-// Matrices [depth][cols], one per group, packed into panels; at(group, k, j) reads an element.
+// Memory for matrices [depth][cols], one per group, packed into panels.
 template <typename T>
 class Panels {
  public:
-  template <typename F>
-  Panels(const GemmKernel<T>& kernel, int64_t groups, int64_t depth, int64_t cols, const F& at)
-      : group_size_(round_up(cols, kernel.nr) * depth),
-        data_(make_buffer<T>(groups * group_size_)) {
-    const int64_t nr = kernel.nr, panels = ceil_div(cols, nr);
-    parallel_items(groups * panels, [&](int64_t item) {
-      const int64_t g = item / panels, first = item % panels * nr;
-      T* out = data_.get() + g * group_size_ + first * depth;
-      for (int64_t k = 0; k < depth; ++k, out += nr) {
-        for (int64_t j = 0; j < nr; ++j) out[j] = first + j < cols ? at(g, k, first + j) : T(0);
-      }
-    });
-  }
+  Panels(const GemmKernel<T>& kernel, int64_t groups, int64_t depth, int64_t cols)
+      : nr_(kernel.nr),
+        depth_(depth),
+        group_size_(round_up(cols, nr_) * depth),
+        data_(make_buffer<T>(groups * group_size_)) {}
   const T* operator[](int64_t group) const { return data_.get() + group * group_size_; }
+  // Where columns `col` to `col` + nr of a row go; col is a multiple of nr.
+  T* row(int64_t group, int64_t k, int64_t col) {
+    return data_.get() + group * group_size_ + col * depth_ + k * nr_;
+  }
 
  private:
-  int64_t group_size_;
+  int64_t nr_, depth_, group_size_;
   Buffer<T> data_;
 };
 

@@ -14,6 +14,8 @@ DCNv3Grid make_grid(const DCNv3Shape& s, bool softmax) {
   g.stride_h = to_int32(s.stride_h), g.stride_w = to_int32(s.stride_w);
   g.pad_h = to_int32(s.pad_h), g.pad_w = to_int32(s.pad_w);
   g.dilation_h = to_int32(s.dilation_h), g.dilation_w = to_int32(s.dilation_w);
+  // The kernels place taps in 32 bits.
+  to_int32(s.dilation_h * (s.kernel_h - 1)), to_int32(s.dilation_w * (s.kernel_w - 1));
   g.groups = to_int32(s.groups), g.group_channels = to_int32(s.group_channels());
   g.taps = to_int32(s.taps());
   g.offset_scale = s.offset_scale;

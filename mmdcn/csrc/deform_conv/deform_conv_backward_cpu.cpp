@@ -5,7 +5,7 @@
 // of weight and input). Each thread owns what it writes, and neither tiles nor sums depend on the
 // number of threads, so the gradients are the same bits whatever that number.
 #include "common/bilinear.h"
-#include "common/gemm.h"
+#include "common/transpose.h"
 #include "deform_conv/deform_conv_tile.h"
 
 namespace mmdcn {
@@ -25,9 +25,9 @@ struct Backward {
   const int64_t depth = taps * group_in, columns = s.groups * depth;
   const int64_t points_per_pixel = s.deform_groups * taps;
   const int64_t block = 4 * gemm.mr;
-  const int64_t tile = std::min(
-      std::clamp(kTileElements / columns / block, int64_t{1}, int64_t{64}) * block,
-      round_up(pixels, block));
+  const int64_t tile =
+      std::min(std::clamp(kTileElements / columns / block, int64_t{1}, int64_t{64}) * block,
+               round_up(pixels, block));
   const int64_t rows = round_up(group_out, gemm.mr);  // of a group in grad_tile
 
   const S *grad_output, *input, *offset, *mask, *weight;  // input is channels last
@@ -39,10 +39,7 @@ struct Backward {
   Buffer<T> grad_tile = make_zeros<T>(s.groups * rows * tile);  // [group][out channel][pixel]
   std::vector<Segment> segments = make_segments(s, s.channels);
   std::vector<Segment> strips = make_segments(s, gemm.nr);
-  Panels<T> panels{gemm, s.groups, group_out, depth, [this](int64_t g, int64_t o, int64_t k) {
-                     return to_compute(weight[((g * group_out + o) * group_in + k % group_in) *
-                                                  taps + k / group_in]);
-                   }};
+  const Panels<T> panels = pack_weight_transposed<S>(s, weight);
 
   void run() {
     for (int64_t n = 0; n < s.batch; ++n) {
@@ -117,11 +114,11 @@ struct Backward {
       const int64_t column = strip.column + k * group_in;
       if (need_weight) {
         pack_panel(col.get() + column, columns, count, strip.size, gemm.nr, panel.get());
-        gemm_panels(gemm, group_out, strip.size, count, grad_tile.get() + strip.group * rows * tile,
-                    tile, panel.get(),
-                    grad_weight + strip.group * group_out * depth + k * group_in +
-                        strip.group_channel,
-                    depth, true);
+        gemm_panels(
+            gemm, group_out, strip.size, count, grad_tile.get() + strip.group * rows * tile, tile,
+            panel.get(),
+            grad_weight + strip.group * group_out * depth + k * group_in + strip.group_channel,
+            depth, true);
       }
       if (need_input) {
         scatter_tile(grad_input + n * s.height * s.width * s.channels, s.channels, strip, count,
@@ -229,8 +226,7 @@ Gradients deform_conv2d_backward_cpu(const Tensor& grad_output, const Tensor& in
                                      const Tensor& weight, std::vector<int64_t> stride,
                                      std::vector<int64_t> padding, std::vector<int64_t> dilation,
                                      int64_t groups, int64_t deform_groups, bool need_input,
-                                     bool need_offset, bool need_weight,
-                                     bool /*deterministic*/) {
+                                     bool need_offset, bool need_weight, bool /*deterministic*/) {
   const DeformConvShape s = deform_conv_shape(input, offset, mask, weight, std::nullopt, stride,
                                               padding, dilation, groups, deform_groups);
   check_shape(grad_output, "grad_output", {s.batch, s.out_channels, s.out_h, s.out_w});

@@ -5,7 +5,7 @@
 // extra memory does not grow with the image.
 #include <cmath>
 
-#include "common/gemm.h"
+#include "common/transpose.h"
 #include "deform_conv/deform_conv_tile.h"
 
 namespace mmdcn {
@@ -54,8 +54,7 @@ std::vector<Job> plan_jobs(const DeformConvShape& s, const S* offset) {
   for (int64_t n = 0; n < s.batch; ++n) {
     const S* offset_n = offset + n * s.deform_groups * 2 * s.taps() * s.out_pixels();
     const int64_t margin = std::min(vertical_reach(s, offset_n), budget / 4);
-    const int64_t rows =
-        std::max<int64_t>(1, (budget - reach_kernel - 2 * margin) / s.stride_h);
+    const int64_t rows = std::max<int64_t>(1, (budget - reach_kernel - 2 * margin) / s.stride_h);
     for (int64_t out = 0; out < s.out_h; out += rows) {
       const int64_t last = std::min(out + rows, s.out_h);
       const int64_t begin = std::clamp<int64_t>(out * s.stride_h - s.pad_h - margin, 0,
@@ -76,8 +75,8 @@ Tensor forward(const DeformConvShape& s, const Tensor& input_any, const Tensor& 
   const Tensor offset = torch::stable::contiguous(offset_any);
   const Tensor weight = torch::stable::contiguous(weight_any);
   const std::optional<Tensor> mask = contiguous(mask_any), bias = contiguous(bias_any);
-  Tensor output = empty_image({s.batch, s.out_channels, s.out_h, s.out_w}, input.scalar_type(),
-                              channels_last);
+  Tensor output =
+      empty_image({s.batch, s.out_channels, s.out_h, s.out_w}, input.scalar_type(), channels_last);
   if (s.batch == 0) return output;
 
   const S* input_ptr = input.const_data_ptr<S>();
@@ -93,21 +92,15 @@ Tensor forward(const DeformConvShape& s, const Tensor& input_any, const Tensor& 
   const int64_t points_per_pixel = s.deform_groups * taps;
   const std::vector<Segment> segments = make_segments(s, s.channels);
 
-  const S* w = weight.const_data_ptr<S>();
-  const Panels<T> panels(gemm, s.groups, depth, group_out,
-                         [&](int64_t g, int64_t k, int64_t o) {
-                           return to_compute(w[((g * group_out + o) * group_in + k % group_in) *
-                                                   taps + k / group_in]);
-                         });
-
+  const Panels<T> panels = pack_weight<S>(s, weight.const_data_ptr<S>());
   const std::vector<Job> jobs = channels_last
                                     ? std::vector<Job>{{0, s.batch, 0, s.out_h, {0, s.height}}}
                                     : plan_jobs<S>(s, offset_ptr);
   const Job& largest = jobs.front();
-  const Buffer<S> rows = make_buffer<S>(
-      channels_last ? 0
-                    : (largest.last_image - largest.first_image) * largest.band.rows * s.width *
-                          s.channels);
+  const Buffer<S> rows =
+      make_buffer<S>(channels_last ? 0
+                                   : (largest.last_image - largest.first_image) *
+                                         largest.band.rows * s.width * s.channels);
   const int64_t tile =
       std::min(std::clamp(kTileElements / columns / gemm.mr, int64_t{2}, int64_t{16}) * gemm.mr,
                round_up((largest.last_out - largest.first_out) * s.out_w, gemm.mr));
@@ -118,8 +111,8 @@ Tensor forward(const DeformConvShape& s, const Tensor& input_any, const Tensor& 
     if (!channels_last) {
       transpose_batch(
           input_ptr + job.first_image * s.channels * image_pixels + job.band.first_row * s.width,
-          image_pixels, s.channels * image_pixels, rows.get(), s.channels,
-          band_pixels * s.channels, images, s.channels, band_pixels);
+          image_pixels, s.channels * image_pixels, rows.get(), s.channels, band_pixels * s.channels,
+          images, s.channels, band_pixels);
     }
     const S* rows_ptr = channels_last ? input_ptr : rows.get();
     const int64_t job_first = job.first_out * s.out_w, job_last = job.last_out * s.out_w;

@@ -23,6 +23,9 @@ DeformConvGrid make_grid(const DeformConvShape& s) {
   g.stride_h = to_int32(s.stride_h), g.stride_w = to_int32(s.stride_w);
   g.pad_h = to_int32(s.pad_h), g.pad_w = to_int32(s.pad_w);
   g.dilation_h = to_int32(s.dilation_h), g.dilation_w = to_int32(s.dilation_w);
+  // The kernels count taps, and place them, in 32 bits.
+  to_int32(s.taps());
+  to_int32(s.dilation_h * (s.kernel_h - 1)), to_int32(s.dilation_w * (s.kernel_w - 1));
   g.group_channels = to_int32(s.group_channels());
   g.deform_groups = to_int32(s.deform_groups);
   g.deform_channels = to_int32(s.channels / s.deform_groups);

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "common/cpu.h"
+#include "common/gemm.h"
 #include "deform_conv/deform_conv.h"
 
 namespace mmdcn {
@@ -20,6 +21,12 @@ struct Segment {
 };
 
 std::vector<Segment> make_segments(const DeformConvShape& s, int64_t max_size);
+
+// The weights as matrices [tap][channel of group] x [out channel of group], or transposed.
+template <typename S>
+Panels<Compute<S>> pack_weight(const DeformConvShape& s, const S* weight);
+template <typename S>
+Panels<Compute<S>> pack_weight_transposed(const DeformConvShape& s, const S* weight);
 
 // Which rows of an image are at hand, channels last. A corner index counts pixels from there; -1
 // is a neighbour outside the image, and -2 - i is pixel i of the image when not at hand.

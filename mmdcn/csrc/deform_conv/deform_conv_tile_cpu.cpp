@@ -1,6 +1,8 @@
 #include "deform_conv/deform_conv_tile.h"
 
 #include "common/bilinear.h"
+#include "common/simd.h"
+#include "common/transpose.h"
 
 namespace mmdcn {
 
@@ -9,8 +11,8 @@ std::vector<Segment> make_segments(const DeformConvShape& s, int64_t max_size) {
   std::vector<Segment> segments;
   for (int64_t c = 0; c < s.channels;) {
     const int64_t group = c / per_group, deform_group = c / per_deform;
-    const int64_t end = std::min({(group + 1) * per_group, (deform_group + 1) * per_deform,
-                                  c + max_size});
+    const int64_t end =
+        std::min({(group + 1) * per_group, (deform_group + 1) * per_deform, c + max_size});
     const int64_t in_group = c - group * per_group;
     segments.push_back(
         {c, end - c, group, deform_group, in_group, group * s.taps() * per_group + in_group});
@@ -93,17 +95,20 @@ MMDCN_INLINE Rows<S> find_rows(const SampledImage<S>& image, const Segment& segm
 template <typename S, typename T>
 MMDCN_INLINE void sample_impl(const SampledImage<S>& image, const Segment& segment, int64_t count,
                               PointsView<T> points, S* scratch, T* columns, int64_t ld) {
-  for (int64_t i = 0; i < count; ++i) {
+  for (int64_t i = 0; i < count; ++i, columns += ld) {
     const Rows<S> rows = find_rows(image, segment, points, i, scratch);
     const T w0 = points.weight[i], w1 = points.weight[points.stride + i],
             w2 = points.weight[2 * points.stride + i], w3 = points.weight[3 * points.stride + i];
-    const S *__restrict r0 = rows.at[0], *__restrict r1 = rows.at[1], *__restrict r2 = rows.at[2],
-                       *__restrict r3 = rows.at[3];
-    T* __restrict out = columns + i * ld;
-    for (int64_t c = 0; c < segment.size; ++c) {
-      out[c] = w0 * to_compute(r0[c]) + w1 * to_compute(r1[c]) + w2 * to_compute(r2[c]) +
-               w3 * to_compute(r3[c]);
-    }
+    for_chunks<kLanes<S>>(
+        0, segment.size, [&](auto vectors, auto lanes, int64_t c) __attribute__((always_inline)) {
+#pragma GCC unroll 4
+          for (int v = 0; v < vectors; ++v, c += lanes) {
+            store_vec<lanes>(
+                columns + c,
+                (w0 * load_vec<lanes>(rows.at[0] + c) + w1 * load_vec<lanes>(rows.at[1] + c)) +
+                    (w2 * load_vec<lanes>(rows.at[2] + c) + w3 * load_vec<lanes>(rows.at[3] + c)));
+          }
+        });
   }
 }
 
@@ -111,42 +116,30 @@ template <typename S, typename T>
 MMDCN_INLINE void sample_dots_impl(const SampledImage<S>& image, const Segment& segment,
                                    int64_t count, PointsView<T> points, S* scratch,
                                    const T* grad_columns, T* columns, int64_t ld, T* dots) {
-  constexpr int64_t kLanes = 64 / sizeof(T);  // partial sums, so that the dot products vectorise
-  for (int64_t i = 0; i < count; ++i) {
+  for (int64_t i = 0; i < count; ++i, columns += ld, grad_columns += ld) {
     const Rows<S> rows = find_rows(image, segment, points, i, scratch);
-    const T w0 = points.weight[i], w1 = points.weight[points.stride + i],
-            w2 = points.weight[2 * points.stride + i], w3 = points.weight[3 * points.stride + i];
-    const S *__restrict r0 = rows.at[0], *__restrict r1 = rows.at[1], *__restrict r2 = rows.at[2],
-                       *__restrict r3 = rows.at[3];
-    const T* __restrict grad = grad_columns + i * ld;
-    T* __restrict out = columns + i * ld;
-    T s0[kLanes] = {}, s1[kLanes] = {}, s2[kLanes] = {}, s3[kLanes] = {};
-    const auto step = [&](int64_t c, int64_t lane) __attribute__((always_inline)) {
-      const T v0 = to_compute(r0[c]), v1 = to_compute(r1[c]), v2 = to_compute(r2[c]),
-              v3 = to_compute(r3[c]), g = grad[c];
-      s0[lane] += v0 * g;
-      s1[lane] += v1 * g;
-      s2[lane] += v2 * g;
-      s3[lane] += v3 * g;
-      out[c] = w0 * v0 + w1 * v1 + w2 * v2 + w3 * v3;
-    };
+    Vec<T, 4> dot = {};
     int64_t c = 0;
-    for (; c + kLanes <= segment.size; c += kLanes) {
-      for (int64_t lane = 0; lane < kLanes; ++lane) step(c + lane, lane);
-    }
-    for (; c < segment.size; ++c) step(c, 0);
-    for (int64_t half = kLanes / 2; half > 0; half /= 2) {
-      for (int64_t lane = 0; lane < half; ++lane) {
-        s0[lane] += s0[lane + half];
-        s1[lane] += s1[lane + half];
-        s2[lane] += s2[lane + half];
-        s3[lane] += s3[lane + half];
+    const auto run = [&](auto lanes) __attribute__((always_inline)) {
+      if (c + lanes > segment.size) return;
+      Vec<T, lanes> product[4] = {};
+      for (; c + lanes <= segment.size; c += lanes) {
+        const Vec<T, lanes> g = load_vec<lanes>(grad_columns + c);
+        Vec<T, lanes> sample = {};
+#pragma GCC unroll 4
+        for (int k = 0; k < 4; ++k) {
+          const Vec<T, lanes> value = load_vec<lanes>(rows.at[k] + c);
+          product[k] += g * value;
+          sample += points.weight[k * points.stride + i] * value;
+        }
+        store_vec<lanes>(columns + c, sample);
       }
-    }
-    dots[4 * i] += s0[0];
-    dots[4 * i + 1] += s1[0];
-    dots[4 * i + 2] += s2[0];
-    dots[4 * i + 3] += s3[0];
+      dot += sum_lanes_of_four<T, lanes>(product);
+    };
+    run(Int<kLanes<S>>{});
+    run(Int<4>{});
+    run(Int<1>{});
+    store_vec<4>(dots + 4 * i, load_vec<4>(dots + 4 * i) + dot);
   }
 }
 
@@ -154,44 +147,51 @@ template <typename T>
 MMDCN_INLINE void scatter_impl(T* grad_image, int64_t channels, const Segment& segment,
                                int64_t count, PointsView<T> points, const T* grad_columns,
                                int64_t ld) {
-  for (int64_t i = 0; i < count; ++i) {
-    const T* __restrict grad = grad_columns + i * ld;
+  for (int64_t i = 0; i < count; ++i, grad_columns += ld) {
     for (int k = 0; k < 4; ++k) {
       const int32_t index = points.index[k * points.stride + i];
       if (index < 0) continue;
       const T w = points.weight[k * points.stride + i];
-      T* __restrict out = grad_image + index * channels + segment.channel;
-      for (int64_t c = 0; c < segment.size; ++c) out[c] += w * grad[c];
+      T* const out = grad_image + index * channels + segment.channel;
+      // Not wider: processors forward the widest stores to the next load late.
+      for_chunks<8>(
+          0, segment.size, [&](auto vectors, auto lanes, int64_t c) __attribute__((always_inline)) {
+#pragma GCC unroll 4
+            for (int v = 0; v < vectors; ++v, c += lanes) {
+              store_vec<lanes>(out + c,
+                               load_vec<lanes>(out + c) + w * load_vec<lanes>(grad_columns + c));
+            }
+          });
     }
   }
 }
 
 // Clones need plain functions: one set per type.
-#define MMDCN_SAMPLE_LOOPS(S)                                                                      \
-  MMDCN_CLONES void locate(int64_t count, const Compute<S>* ys, const Compute<S>* xs,              \
-                           Compute<S> tap_y, Compute<S> tap_x, const S* dy, const S* dx,           \
-                           const S* mask, int32_t height, int32_t width, Window window,            \
-                           int32_t* index, Compute<S>* value, int64_t stride) {                    \
-    locate_impl(count, ys, xs, tap_y, tap_x, dy, dx, mask, height, width, window, index, value,    \
-                stride);                                                                           \
-  }                                                                                                \
-  MMDCN_CLONES void sample(const SampledImage<S>& image, const Segment& segment, int64_t count,    \
-                           PointsView<Compute<S>> points, S* scratch, Compute<S>* columns,         \
-                           int64_t ld) {                                                           \
-    sample_impl(image, segment, count, points, scratch, columns, ld);                              \
-  }                                                                                                \
-  MMDCN_CLONES void sample_dots(const SampledImage<S>& image, const Segment& segment,              \
-                                int64_t count, PointsView<Compute<S>> points, S* scratch,          \
-                                const Compute<S>* grad_columns, Compute<S>* columns, int64_t ld,   \
-                                Compute<S>* dots) {                                                \
-    sample_dots_impl(image, segment, count, points, scratch, grad_columns, columns, ld, dots);     \
+#define MMDCN_SAMPLE_LOOPS(S)                                                                    \
+  MMDCN_CLONES void locate(int64_t count, const Compute<S>* ys, const Compute<S>* xs,            \
+                           Compute<S> tap_y, Compute<S> tap_x, const S* dy, const S* dx,         \
+                           const S* mask, int32_t height, int32_t width, Window window,          \
+                           int32_t* index, Compute<S>* value, int64_t stride) {                  \
+    locate_impl(count, ys, xs, tap_y, tap_x, dy, dx, mask, height, width, window, index, value,  \
+                stride);                                                                         \
+  }                                                                                              \
+  MMDCN_CLONES void sample(const SampledImage<S>& image, const Segment& segment, int64_t count,  \
+                           PointsView<Compute<S>> points, S* scratch, Compute<S>* columns,       \
+                           int64_t ld) {                                                         \
+    sample_impl(image, segment, count, points, scratch, columns, ld);                            \
+  }                                                                                              \
+  MMDCN_CLONES void sample_dots(const SampledImage<S>& image, const Segment& segment,            \
+                                int64_t count, PointsView<Compute<S>> points, S* scratch,        \
+                                const Compute<S>* grad_columns, Compute<S>* columns, int64_t ld, \
+                                Compute<S>* dots) {                                              \
+    sample_dots_impl(image, segment, count, points, scratch, grad_columns, columns, ld, dots);   \
   }
 
-#define MMDCN_SCATTER_LOOPS(T)                                                                     \
-  MMDCN_CLONES void scatter(T* grad_image, int64_t channels, const Segment& segment,               \
-                            int64_t count, PointsView<T> points, const T* grad_columns,            \
-                            int64_t ld) {                                                          \
-    scatter_impl(grad_image, channels, segment, count, points, grad_columns, ld);                  \
+#define MMDCN_SCATTER_LOOPS(T)                                                          \
+  MMDCN_CLONES void scatter(T* grad_image, int64_t channels, const Segment& segment,    \
+                            int64_t count, PointsView<T> points, const T* grad_columns, \
+                            int64_t ld) {                                               \
+    scatter_impl(grad_image, channels, segment, count, points, grad_columns, ld);       \
   }
 
 MMDCN_SAMPLE_LOOPS(double)
@@ -202,6 +202,50 @@ MMDCN_SCATTER_LOOPS(double)
 MMDCN_SCATTER_LOOPS(float)
 
 }  // namespace
+
+template <typename S>
+Panels<Compute<S>> pack_weight(const DeformConvShape& s, const S* weight) {
+  using T = Compute<S>;
+  constexpr int64_t kChannels = 16;
+  const GemmKernel<T>& gemm = gemm_kernel<T>();
+  const int64_t taps = s.taps(), channels = s.group_channels(), outs = s.group_out_channels();
+  Panels<T> panels(gemm, s.groups, taps * channels, outs);
+  const int64_t count = ceil_div(outs, gemm.nr);
+  parallel_items(s.groups * count, [&](int64_t item) {
+    const int64_t g = item / count, first = item % count * gemm.nr;
+    const int64_t rows = std::min(gemm.nr, outs - first);
+    const S* from = weight + (g * outs + first) * channels * taps;
+    const Buffer<T> block = make_zeros<T>(kChannels * taps * gemm.nr);  // [channel][tap][out]
+    for (int64_t c0 = 0; c0 < channels; c0 += kChannels) {
+      const int64_t size = std::min(kChannels, channels - c0);
+      transpose_block(from + c0 * taps, channels * taps, block.get(), gemm.nr, rows, size * taps);
+      for (int64_t j = 0; j < size * taps; ++j) {
+        std::memcpy(panels.row(g, j % taps * channels + c0 + j / taps, first),
+                    block.get() + j * gemm.nr, gemm.nr * sizeof(T));
+      }
+    }
+  });
+  return panels;
+}
+
+template <typename S>
+Panels<Compute<S>> pack_weight_transposed(const DeformConvShape& s, const S* weight) {
+  using T = Compute<S>;
+  const GemmKernel<T>& gemm = gemm_kernel<T>();
+  const int64_t taps = s.taps(), channels = s.group_channels(), outs = s.group_out_channels();
+  const int64_t columns = taps * channels;
+  Panels<T> panels(gemm, s.groups, outs, columns);
+  torch::stable::parallel_for(0, s.out_channels, 1, [&](int64_t begin, int64_t end) {
+    const Buffer<T> row = make_zeros<T>(round_up(columns, gemm.nr));  // [tap][channel]
+    for (int64_t o = begin; o < end; ++o) {
+      transpose_block(weight + o * columns, taps, row.get(), channels, channels, taps);
+      for (int64_t k = 0; k < columns; k += gemm.nr) {
+        std::memcpy(panels.row(o / outs, o % outs, k), row.get() + k, gemm.nr * sizeof(T));
+      }
+    }
+  });
+  return panels;
+}
 
 template <typename S>
 void locate_tile(const DeformConvShape& s, const S* offset, const S* mask, Band band, int64_t first,
@@ -255,6 +299,8 @@ void scatter_tile(T* grad_image, int64_t channels, const Segment& segment, int64
                                Points<Compute<S>>&, int64_t, int64_t);                             \
   template void sample_tile<S>(const SampledImage<S>&, const Segment&, int64_t,                    \
                                PointsView<Compute<S>>, Compute<S>*, int64_t);                      \
+  template Panels<Compute<S>> pack_weight<S>(const DeformConvShape&, const S*);                    \
+  template Panels<Compute<S>> pack_weight_transposed<S>(const DeformConvShape&, const S*);         \
   template void sample_tile_with_dots<S>(const SampledImage<S>&, const Segment&, int64_t,          \
                                          PointsView<Compute<S>>, const Compute<S>*, Compute<S>*,   \
                                          int64_t, Compute<S>*);

@@ -94,7 +94,7 @@ struct PartsParams {
 };
 
 template <typename S>
-__global__ void __launch_bounds__(kBlockThreads)
+__global__ void __launch_bounds__(kBlockThreads, kBackwardBlocks<Compute<S>>)
     deform_ps_roi_parts_kernel(const PartsParams<S> p) {
   using T = Compute<S>;
   for (Items items(p.items, 0); items.more(); items.advance()) {
