@@ -29,8 +29,8 @@ struct Axis {
   T low, high, fraction;
 };
 
-// Free of branches, so that a loop over points vectorises. A position at or beyond the border pixel's
-// far neighbour, and NaN, for which every comparison is false, has no neighbours.
+// Free of branches, so that a loop over points vectorises. A position at or beyond the border
+// pixel's far neighbour, and NaN, for which every comparison is false, has no neighbours.
 template <typename T>
 MMDCN_HOST_DEVICE Axis<T> bilinear_axis(T position, int32_t size) {
   T p = position > T(-1) ? position : T(-2);

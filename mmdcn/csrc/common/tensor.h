@@ -31,8 +31,8 @@ inline std::string shape_string(const std::vector<int64_t>& shape) {
 }
 
 inline void check_dim(const Tensor& tensor, const char* name, int64_t dim) {
-  STD_TORCH_CHECK(tensor.dim() == dim, name, ": expected a ", dim, "-dimensional tensor, got shape ",
-                  shape_string(tensor));
+  STD_TORCH_CHECK(tensor.dim() == dim, name, ": expected a ", dim,
+                  "-dimensional tensor, got shape ", shape_string(tensor));
 }
 
 inline void check_shape(const Tensor& tensor, const char* name, const std::vector<int64_t>& shape) {
@@ -103,8 +103,9 @@ inline const T* data_or_null(const std::optional<Tensor>& tensor) {
 
 inline Tensor empty_image(const std::vector<int64_t>& sizes, ScalarType type, bool channels_last) {
   using torch::headeronly::MemoryFormat;
-  return torch::stable::empty(sizes, type, std::nullopt, std::nullopt, std::nullopt,
-                              channels_last ? MemoryFormat::ChannelsLast : MemoryFormat::Contiguous);
+  return torch::stable::empty(
+      sizes, type, std::nullopt, std::nullopt, std::nullopt,
+      channels_last ? MemoryFormat::ChannelsLast : MemoryFormat::Contiguous);
 }
 
 inline Tensor cast(const Tensor& tensor, ScalarType type) {
