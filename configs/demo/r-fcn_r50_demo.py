@@ -1,8 +1,9 @@
-# R-FCN on ResNet-50, small enough to train from scratch on one CPU core in minutes: data, widths and
-# optimizer of the Mask R-CNN demo. The 1x1 convolution has 128 channels (1024 in the COCO recipe).
+# R-FCN on ResNet-50, small enough to train from scratch on one CPU core in minutes: data, widths
+# and optimizer of the Mask R-CNN demo. The 1x1 convolution has 128 channels (1024 in the COCO
+# recipe).
 #
-# The pooling without offsets samples its bins as that with offsets does, so that the offsets are all
-# that differs between the heads of the two R-FCN demos.
+# The pooling without offsets samples its bins as that with offsets does, so that the offsets are
+# all that differs between the heads of the two R-FCN demos.
 _base_ = "./mask-rcnn_r50_fpn_demo.py"
 
 custom_imports = dict(imports=["mmdcn.models.r_fcn"], allow_failed_imports=False)

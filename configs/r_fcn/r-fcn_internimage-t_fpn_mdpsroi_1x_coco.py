@@ -1,5 +1,6 @@
-# InternImage has no dilated last stage: an FPN brings it to the stride of the third one, 16. Proposals
-# come from both levels of the FPN, boxes from the first. Optimizer as in the other InternImage recipes.
+# InternImage has no dilated last stage: an FPN brings it to the stride of the third one, 16.
+# Proposals come from both levels of the FPN, boxes from the first. Optimizer as in the other
+# InternImage recipes.
 _base_ = "./r-fcn_r50-c5-dilated_1x_coco.py"
 
 pretrained = "https://huggingface.co/OpenGVLab/InternImage/resolve/main/internimage_t_1k_224.pth"

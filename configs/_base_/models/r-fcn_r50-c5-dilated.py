@@ -1,6 +1,6 @@
-# R-FCN on ResNet-50 whose conv5 is dilated instead of strided, so that it has the stride of conv4, 16.
-# Proposals come from conv4 and are classified on conv5. Anchors, numbers of proposals and samples are
-# those of R-FCN's authors on COCO; the rest is as in MMDetection's detectors.
+# R-FCN on ResNet-50 whose conv5 is dilated instead of strided, so that it has the stride of
+# conv4, 16. Proposals come from conv4 and are classified on conv5. Anchors, numbers of proposals
+# and samples are those of R-FCN's authors on COCO; the rest is as in MMDetection's detectors.
 _base_ = "mmdet::_base_/models/faster-rcnn_r50-caffe-dc5.py"
 
 custom_imports = dict(imports=["mmdcn.models.r_fcn"], allow_failed_imports=False)
