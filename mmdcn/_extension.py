@@ -34,7 +34,8 @@ def _load(device_type: str) -> str | None:
     try:
         torch.ops.load_library(str(path))
     except OSError as error:
-        return f"{path} could not be loaded: {error}"
+        # What the linker says is the cause of torch's own message, where torch has one.
+        return f"{path} could not be loaded: {error.__cause__ or error}"
     return None
 
 

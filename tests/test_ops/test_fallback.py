@@ -59,7 +59,8 @@ def test_same_numbers_and_one_warning(state, tmp_path):
     torch.save(args, tmp_path / "args.pt")
     result = run_without_library(CODE, tmp_path, tmp_path / "args.pt", tmp_path / "results.pt")
     assert result.returncode == 0, result.stderr
-    reason = {"missing": "does not exist", "truncated": "could not be loaded"}[state]
+    reason = {"missing": "does not exist", "truncated": "could not be loaded: {}: "}[state]
+    reason = reason.format(tmp_path / "_C.so")  # then what the linker says
     assert reason in result.stdout and "pip install" in result.stdout
 
     results = torch.load(tmp_path / "results.pt")
