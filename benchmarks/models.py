@@ -1,10 +1,11 @@
 """Backbones on a CPU: check that all ways to run one agree, then time them.
 
-    python -m benchmarks.models
+    python -m benchmarks.models --compile
 
 The ways are mmdcn in float32 and under autocast to bfloat16; the same model with other operators,
-namely mmdcn's plain PyTorch (``reference``) and the formulation with ``F.grid_sample``; and
-OpenVINO, which is fed with that formulation. Prints a table and saves it with all numbers.
+namely mmdcn's plain PyTorch (``reference``) and the formulation with ``F.grid_sample``; OpenVINO,
+which is fed with that formulation; and mmdcn as one graph of ``torch.compile``, which takes minutes
+to make. Prints a table and saves it with all numbers.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import json
 import os
 from collections.abc import Callable
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from unittest import mock
 
@@ -102,10 +104,10 @@ def openvino(model: nn.Module, image: Tensor, threads: int) -> Run:
     return run
 
 
-def ways(model: nn.Module, image: Tensor, threads: int) -> dict[str, Run]:
+def ways(model: nn.Module, image: Tensor, threads: int, compiled: bool) -> dict[str, Run]:
     """Name -> what runs the model on the image."""
 
-    def plain() -> list[Tensor]:
+    def plain(model: nn.Module = model) -> list[Tensor]:
         with torch.no_grad():
             return list(model(image))
 
@@ -125,6 +127,8 @@ def ways(model: nn.Module, image: Tensor, threads: int) -> dict[str, Run]:
         found["OpenVINO"] = openvino(model, image, threads)
     except ImportError as error:
         print(f"OpenVINO is left out: {error}")
+    if compiled:
+        found["compiled"] = partial(plain, torch.compile(model, fullgraph=True))
     return {**found, "bfloat16": bfloat16}
 
 
@@ -141,10 +145,11 @@ def check(found: dict[str, Run]) -> dict[str, list[float]]:
     return errors
 
 
-def measure(name: str, size: tuple[int, int], threads: int, seconds: float) -> dict:
+def measure(name: str, size: tuple[int, int], threads: int, seconds: float, compiled: bool) -> dict:
+    """Times in seconds and errors, one row of the table."""
     torch.set_num_threads(threads)
     image = torch.randn(1, 3, *size, generator=torch.Generator().manual_seed(0))
-    found = ways(build(name), image, threads)
+    found = ways(build(name), image, threads, compiled)
     errors = check(found)
     return {
         "model": name,
@@ -193,6 +198,7 @@ def parse_args() -> argparse.Namespace:
         "--size", type=int, nargs=2, metavar=("HEIGHT", "WIDTH"), default=(800, 1280)
     )
     parser.add_argument("--threads", nargs="+", type=int, default=[2])
+    parser.add_argument("--compile", action="store_true", help="also torch.compile")
     parser.add_argument("--seconds", type=float, default=5.0, help="time for each way")
     parser.add_argument(
         "--out", type=Path, default=Path("work_dirs/benchmarks"), help="folder of the results"
@@ -204,7 +210,7 @@ def main() -> None:
     options = parse_args()
     environment = report.environment()
     rows = [
-        measure(name, tuple(options.size), threads, options.seconds)
+        measure(name, tuple(options.size), threads, options.seconds, options.compile)
         for name in options.models
         for threads in options.threads
     ]

@@ -351,6 +351,19 @@ def test_compiles_as_one_graph(name):
             torch.testing.assert_close(actual, eager, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["InternImage", "FlashInternImage"])
+def test_published_model_is_one_graph(name):
+    torch.manual_seed(0)
+    model = build(name, arch="tiny").eval()
+    image = torch.randn(1, 3, 64, 96)
+    with torch.no_grad():
+        # Traced and run as one graph; the code that the test above makes would take minutes here.
+        compiled = torch.compile(model, fullgraph=True, backend="aot_eager")(image)
+        for actual, eager in zip(compiled, model(image), strict=True):
+            torch.testing.assert_close(actual, eager, rtol=1e-4, atol=1e-4)
+
+
 def test_out_indices():
     image = torch.randn(1, 3, 64, 64)
     model = build(**NARROW).eval()
