@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 
 _SHORT = 0.05  # seconds
+_WARM_UP = 0.005
 _FLUSHED = 256 << 20  # bytes, more than any GPU's cache
 # glibc keeps what is freed. It reads this when a process starts.
 _KEEPING = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(1 << 40)}
@@ -42,6 +43,13 @@ def _seconds(function: Callable) -> float:
     start = time.perf_counter()
     function()
     return time.perf_counter() - start
+
+
+def _warm_up(function: Callable) -> None:
+    end = time.perf_counter() + _WARM_UP
+    function()
+    while time.perf_counter() < end:
+        function()
 
 
 @functools.cache
@@ -75,9 +83,9 @@ def interleave(
     """Median seconds of each function on a device.
 
     All run in turn, over and over, so that a change of the machine's speed meets all of them.
-    Each is given about ``seconds``, but at least ``minimum`` runs. A short function runs
-    once unmeasured before each measurement: what ran before it has other data in the caches, and
-    its threads may still spin.
+    Each is given about ``seconds``, but at least ``minimum`` runs. A function runs unmeasured
+    for a few milliseconds before each measurement unless it is slow: what ran before it has left
+    other data in the caches, and its threads may still spin.
     """
     clock = _seconds if device == "cpu" else _cuda_seconds
     estimates = {}
@@ -95,7 +103,7 @@ def interleave(
                 if i * rounds[name] // most == (i + 1) * rounds[name] // most:
                     continue
                 if estimates[name] < _SHORT:
-                    function()
+                    _warm_up(function)
                 samples[name].append(clock(function))
     finally:
         gc.enable()
