@@ -9,6 +9,7 @@ import pytest
 
 pytest.importorskip("sphinx")
 pytest.importorskip("mmdet")  # the reference has its detectors
+pytest.importorskip("mmseg")
 pytestmark = pytest.mark.slow
 
 
