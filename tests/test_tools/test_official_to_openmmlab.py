@@ -299,12 +299,15 @@ def test_upernet(tool, tmp_path, monkeypatch, capsys):
     config = write_config(tmp_path / "upernet.py", UPERNET, settings)
     model = build(config)
     theirs = backbone_weights(model) | {k: torch.randn(s) for k, s in official_upernet()}
-    meta = dict(CLASSES=("wall", "building"), mmseg_version="0.27.0", PALETTE=[[1, 2, 3]])
+    meta = dict(
+        CLASSES=("wall", "building"), PALETTE=[[1, 2, 3], [4, 5, 6]], mmseg_version="0.27.0"
+    )
     torch.save(dict(state_dict=theirs, meta=meta), tmp_path / "in.pth")
     run(tool, monkeypatch, tmp_path / "in.pth", config, tmp_path / "out.pth")
     content = torch.load(tmp_path / "out.pth", weights_only=True)
     assert_same(content["state_dict"], theirs)
-    assert content["meta"]["dataset_meta"]["classes"] == ("wall", "building")
+    expected = dict(classes=("wall", "building"), palette=[[1, 2, 3], [4, 5, 6]])
+    assert content["meta"] == dict(dataset_meta=expected)
     assert "renamed" not in capsys.readouterr().out  # README: they load as they are
     model.load_state_dict(theirs)
 

@@ -68,6 +68,11 @@ def test_ade20k_trains_and_is_evaluated(ade):
     miou, classes = counted_miou(labels, predicted)
     assert 0 < miou < 1 and classes >= 3  # else the comparison says nothing
     assert f"mIoU: {100 * miou:.2f}" in log
+    # several scales and their mirror images, in the sizes of the label maps again
+    log = ade.run("test", CONFIG, "run/iter_6.pth", "--tta", "--out=tta", "--work-dir=test")
+    predicted = [cv2.imread(str(ade / "tta" / name), cv2.IMREAD_UNCHANGED) for name in names]
+    miou, _ = counted_miou(labels, predicted)
+    assert f"mIoU: {100 * miou:.2f}" in log
 
 
 def write_label(path, value):

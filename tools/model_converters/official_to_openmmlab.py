@@ -187,11 +187,12 @@ def main() -> None:
         converted, report = convert(state_dict, model.state_dict())
     except CheckpointError as error:
         raise CheckpointError(f"checkpoint {args.checkpoint}: {error}") from error
-    classes = meta.get("CLASSES")
+    # MMSegmentation also keeps the colours of the classes, which a picture needs.
+    dataset_meta = {key.lower(): meta[key] for key in ("CLASSES", "PALETTE") if meta.get(key)}
     save(
         dict(
             state_dict=converted,
-            meta=dict(dataset_meta=dict(classes=classes)) if classes else {},
+            meta=dict(dataset_meta=dataset_meta) if dataset_meta else {},
         ),
         Path(args.out),
     )

@@ -17,6 +17,10 @@ train_pipeline = [
     dict(type="PhotoMetricDistortion"),
     dict(type="PackSegInputs"),
 ]
+tta_pipeline = _base_.tta_pipeline
+tta_pipeline[1].transforms[0] = [
+    dict(type="Resize", scale=(4 * short, short), keep_ratio=True) for short in (64, 96, 128)
+]
 workers = dict(num_workers=0, persistent_workers=False)
 train_dataloader = dict(batch_size=4, dataset=dict(pipeline=train_pipeline), **workers)
 val_dataloader = workers
