@@ -91,8 +91,13 @@ def products_in(dtype: torch.dtype):
         torch.einsum = einsum
 
 
-def check(suite: OperatorSuite, args: dict) -> None:
-    """Output and all gradients against the reference."""
+def check(suite: OperatorSuite, args: dict, strict: bool = False) -> None:
+    """Output and all gradients against the reference.
+
+    In 16-bit types, strictly, errors must be within the reference's own one and that of float32.
+    Where many points meet a tensor of few elements, one rounding more is allowed: float32 may put
+    a point on the other side of a pixel's border, where gradients of offsets jump.
+    """
     dtype = args["input"].dtype
     actual = suite.run(suite.function, args)
     with products_in(dtype) if dtype not in TOLERANCE else contextlib.nullcontext():
@@ -103,8 +108,10 @@ def check(suite: OperatorSuite, args: dict) -> None:
     for name, value in actual.items():
         assert value.dtype == dtype
         largest = truth[name].abs().max().item() if value.numel() else 0.0
-        # One rounding more may hit a tensor of few elements.
-        limit = max(2 * error(expected[name], truth[name]), torch.finfo(dtype).eps * largest)
+        own = error(expected[name], truth[name])
+        limit = own + TOLERANCE[torch.float32] * largest
+        if not strict:
+            limit = max(2 * own, torch.finfo(dtype).eps * largest)
         assert error(value, truth[name]) <= limit, name
 
 
@@ -121,13 +128,15 @@ def test_random_cases(device, suite, dtype):
     @given(st.data())
     def compare(data):
         config = suite.random_config(data.draw)
+        if config["channels"] < (40 if "rois" in config else 12) and data.draw(st.booleans()):
+            config["channels"] *= 8  # vectors of any dtype fit
         device.configure(
             data.draw(st.sampled_from(ORDERS)),
             config["seed"],
             data.draw(st.sampled_from([1, 3, 1 << 20])),  # one block goes round all of the work
             data.draw(st.booleans()),
         )
-        check(suite, cast(suite.make(**config), dtype))
+        check(suite, cast(suite.make(**config), dtype), strict=True)
 
     compare()
 
