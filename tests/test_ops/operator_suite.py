@@ -51,14 +51,17 @@ def cast(args: Arguments, dtype: torch.dtype) -> Arguments:
     }
 
 
+def upstream(output: Tensor) -> Tensor:
+    """A fixed gradient of an output."""
+    generator = torch.Generator().manual_seed(1)
+    return torch.randn(output.shape, generator=generator, dtype=torch.float64).to(output.dtype)
+
+
 def run(function: Callable, args: Arguments, differentiable, grad: Tensor | None = None):
-    """The output and the gradients of the named arguments for a fixed upstream gradient."""
+    """The output and the gradients of the named arguments, for one of the output."""
     leaves = {n: args[n].detach().requires_grad_() for n in differentiable if args[n] is not None}
     output = function(**{**args, **leaves})
-    if grad is None:
-        generator = torch.Generator().manual_seed(1)
-        grad = torch.randn(output.shape, generator=generator, dtype=torch.float64)
-    output.backward(grad.to(output.dtype))
+    output.backward(upstream(output) if grad is None else grad.to(output.dtype))
     return {"output": output.detach(), **{name: leaf.grad for name, leaf in leaves.items()}}
 
 
