@@ -32,7 +32,7 @@ from .timing import interleave
 BACKBONES = {"InternImage-T": InternImage, "FlashInternImage-T": FlashInternImage}
 # Time of another way divided by that of mmdcn in float32, with 2 threads.
 TARGETS = {("InternImage-T", "grid_sample"): 2.5, ("InternImage-T", "OpenVINO"): 1.0}
-TOLERANCE = {"float32": 1e-3, "bfloat16": 0.1}  # of the norm of each level's output
+TOLERANCE = 1e-3  # in float32, of the norm of each level's output
 
 
 def build(name: str) -> nn.Module:
@@ -132,16 +132,24 @@ def ways(model: nn.Module, image: Tensor, threads: int, compiled: bool) -> dict[
     return {**found, "bfloat16": bfloat16}
 
 
-def check(found: dict[str, Run]) -> dict[str, list[float]]:
-    """Largest relative error of any level's output; raises Mismatch if it is too large."""
+def check(found: dict[str, Run]) -> dict[str, float]:
+    """Largest relative error of any level's output; raises Mismatch if it is too large.
+
+    In bfloat16 mmdcn may be off from the reference in float32 by twice as much as the reference in
+    bfloat16 is.
+    """
     expected = found["reference"]()
-    errors = {}
-    for name, run in found.items():
-        levels = zip(run(), expected, strict=True)
-        errors[name] = max(((a.float() - b).norm() / b.norm()).item() for a, b in levels)
-        tolerance = TOLERANCE.get(name, TOLERANCE["float32"])
-        if not errors[name] <= tolerance:
-            raise Mismatch(f"{name} differs from the reference by {errors[name]:.2g} of its norm")
+
+    def error(outputs: list[Tensor]) -> float:
+        levels = zip(outputs, expected, strict=True)
+        return max(((a.float() - b).norm() / b.norm()).item() for a, b in levels)
+
+    with torch.autocast("cpu", torch.bfloat16):
+        low = 2 * error(found["reference"]())
+    errors = {name: error(run()) for name, run in found.items() if name != "reference"}
+    for name, value in errors.items():
+        if not value <= (low if name == "bfloat16" else TOLERANCE):
+            raise Mismatch(f"{name} differs from the reference by {value:.2g} of its norm")
     return errors
 
 
