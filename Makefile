@@ -101,7 +101,7 @@ demo: env data
 	    "$(CURDIR)/$(DEMO_PICTURE)"
 
 demo-seg: env data
-	$(call say,Training a deformable UPerNet ($(BACKBONE); about 6 min on 2 cores; the log shows the time left as eta))
+	$(call say,Training a deformable UPerNet ($(BACKBONE); about 5 min on 2 cores; the log shows the time left as eta))
 	@$(BIN)/mim train mmdcn $(SEG_CONFIG) --work-dir $(SEG_WORK)
 	$(call say,Evaluating the last checkpoint (1 min))
 	@$(BIN)/mim test mmdcn $(SEG_CONFIG) --checkpoint "$$(cat $(SEG_WORK)/last_checkpoint)" \
