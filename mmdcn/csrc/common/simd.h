@@ -18,9 +18,9 @@ struct Simd {
 template <typename T, int N>
 using Vec = typename Simd<T, N>::type;
 
-// Lanes of a full vector of elements stored as S. Conversions widen best into half a vector.
+// Lanes of a full vector of elements stored as S.
 template <typename S>
-constexpr int kLanes = std::is_same_v<S, float> ? 16 : 8;
+constexpr int kLanes = 64 / sizeof(Compute<S>);
 
 template <int N>
 using Int = std::integral_constant<int, N>;

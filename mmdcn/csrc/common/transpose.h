@@ -1,4 +1,4 @@
-// Fast transposes between float32 and the storage types of up to 32 bits: overloads of
+// Fast transposes from or to float32, and of the storage types of up to 32 bits: overloads of
 // transpose_block, dst[c][r] = src[r][c] for a rows x cols block, ld are row lengths in elements.
 #pragma once
 
@@ -14,6 +14,8 @@ MMDCN_DECLARE_TRANSPOSE(float, BFloat16)
 MMDCN_DECLARE_TRANSPOSE(float, Half)
 MMDCN_DECLARE_TRANSPOSE(BFloat16, float)
 MMDCN_DECLARE_TRANSPOSE(Half, float)
+MMDCN_DECLARE_TRANSPOSE(BFloat16, BFloat16)
+MMDCN_DECLARE_TRANSPOSE(Half, Half)
 #undef MMDCN_DECLARE_TRANSPOSE
 
 // Matrices [batch][rows][cols] -> [batch][cols][rows], in parallel. The ld are row lengths, the

@@ -10,6 +10,10 @@ typedef uint16_t Narrow __attribute__((vector_size(16), aligned(2), may_alias));
 // The conversions of common/convert.h, eight at a time.
 MMDCN_INLINE void load_row(const float* src, Row& row) { row = *reinterpret_cast<const Row*>(src); }
 
+MMDCN_INLINE void load_row(const uint16_t* src, Row& row) {
+  row = (Row) __builtin_convertvector(*reinterpret_cast<const Narrow*>(src), Bits);
+}
+
 MMDCN_INLINE void load_row(const BFloat16* src, Row& row) {
   row = (Row)(__builtin_convertvector(*reinterpret_cast<const Narrow*>(src), Bits) << 16);
 }
@@ -22,6 +26,10 @@ MMDCN_INLINE void load_row(const Half* src, Row& row) {
 }
 
 MMDCN_INLINE void store_row(const Row& row, float* dst) { *reinterpret_cast<Row*>(dst) = row; }
+
+MMDCN_INLINE void store_row(const Row& row, uint16_t* dst) {
+  *reinterpret_cast<Narrow*>(dst) = __builtin_convertvector((Bits)row, Narrow);
+}
 
 MMDCN_INLINE void store_row(const Row& row, BFloat16* dst) {
   const Bits bits = (Bits)row;
@@ -94,5 +102,15 @@ MMDCN_DEFINE_TRANSPOSE(float, BFloat16)
 MMDCN_DEFINE_TRANSPOSE(float, Half)
 MMDCN_DEFINE_TRANSPOSE(BFloat16, float)
 MMDCN_DEFINE_TRANSPOSE(Half, float)
+
+// Of 16 bits without a conversion.
+#define MMDCN_DEFINE_TRANSPOSE_BITS(S)                                                    \
+  MMDCN_CLONES void transpose_block(const S* src, int64_t ld_src, S* dst, int64_t ld_dst, \
+                                    int64_t rows, int64_t cols) {                         \
+    transpose_impl(reinterpret_cast<const uint16_t*>(src), ld_src,                        \
+                   reinterpret_cast<uint16_t*>(dst), ld_dst, rows, cols);                 \
+  }
+MMDCN_DEFINE_TRANSPOSE_BITS(BFloat16)
+MMDCN_DEFINE_TRANSPOSE_BITS(Half)
 
 }  // namespace mmdcn
