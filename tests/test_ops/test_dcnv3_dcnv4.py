@@ -64,6 +64,10 @@ def dcnv4_oracle(input, offset_mask, groups, **options):
     return dcnv3_oracle(input, offset, mask, groups=groups, **options)
 
 
+# The native backward cuts it into bands of rows; one point in ten leaves the rows of its band.
+STRAYS = dict(batch=2, channels=24, groups=3, size=(60, 21), reach=8)
+
+
 class AggregationSuite(OperatorSuite):
     """What the two operators share."""
 
@@ -95,9 +99,14 @@ class AggregationSuite(OperatorSuite):
         "far": dict(channels=16, groups=2, size=(9, 11), reach=20),
         "integer_offsets": dict(channels=16, groups=2, size=(9, 11), whole=True),
         "many_pixels": dict(channels=4, groups=1, size=(70, 61)),
+        "bands": dict(channels=66, groups=2, size=(200, 7), reach=2),
+        "bands_and_strays": STRAYS,
+        "bands_strided": dict(channels=6, groups=3, size=(97, 12), kernel=(3, 2), stride=(2, 1),
+                              padding=(0, 2), dilation=(2, 1), reach=9, scale=0.5),
     }  # fmt: skip
     large = dict(batch=3, channels=24, groups=3, size=(41, 37), kernel=(3, 2), stride=(2, 3),
                  reach=1, scale=1.5)  # fmt: skip
+    threaded = {"large": large, "strays": STRAYS}
     errors = {
         "input_dim": (dict(input=lambda a: a["input"][0]), "input: expected a 4-dimensional"),
         "input_dtype": (dict(input=lambda a: a["input"].int()), "input: expected dtype float64"),
@@ -166,13 +175,14 @@ class AggregationSuite(OperatorSuite):
             for k, d, p in zip(kernel, dilation, padding, strict=True)
         ]
         extra, groups = ints(0, 8), draw(st.integers(1, 5))
+        tall = draw(st.sampled_from([0, 0, 0, 60]))  # enough for bands
         odd = kernel[0] % 2 == kernel[1] % 2 == 1 and kernel != (1, 1)
         whole = draw(st.booleans())
         return dict(
             seed=draw(st.integers(0, 2**16)),
             batch=draw(st.integers(0, 3)),
             channels=groups * draw(st.sampled_from([1, 2, 3, 4, 7, 8, 16, 17, 32])),
-            size=(smallest[0] + extra[0], smallest[1] + extra[1]),
+            size=(smallest[0] + extra[0] + tall, smallest[1] + extra[1]),
             kernel=kernel,
             stride=ints(1, 3),
             padding=padding,

@@ -74,7 +74,7 @@ void dcnv3_forward_cpu(const DCNv3Shape& s, const S* input, const DCNv3Points<co
       const int64_t count = std::min(block_pixels, pixels - first);
       const Image<S> image(input + n * s.height * s.width * s.channels, s.channels, zeros.get());
       locate_points<S>(s, grid, points, softmax, image.stride, image.missing, n, first, count, 0,
-                       s.groups, block);
+                       s.groups, {0, s.height}, block);
       prefetch_below(s, image.data, s.channels, first, count);
       aggregate(s, image, count, block, output + (n * pixels + first) * s.channels);
     }

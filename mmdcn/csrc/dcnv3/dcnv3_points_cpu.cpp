@@ -27,14 +27,15 @@ MMDCN_INLINE void softmax(int64_t taps, T* __restrict w) {
   for (int64_t k = 0; k < taps; ++k) w[k] *= scale;
 }
 
-// Whether all neighbours of all points are in the image. NaN is not.
+// Whether all neighbours of all points are in these rows. NaN is not.
 template <typename T>
 MMDCN_INLINE bool all_inside(int64_t points, const T* __restrict y, const T* __restrict x,
-                             int32_t height, int32_t width) {
-  const T bottom = static_cast<T>(height - 1), right = static_cast<T>(width - 1);
+                             RowRange rows, int32_t width) {
+  const T top = static_cast<T>(rows.begin), bottom = static_cast<T>(rows.end - 1);
+  const T right = static_cast<T>(width - 1);
   int32_t outside = 0;
   for (int64_t j = 0; j < points; ++j) {
-    outside |= !(y[j] >= T(0)) | !(y[j] < bottom) | !(x[j] >= T(0)) | !(x[j] < right);
+    outside |= !(y[j] >= top) | !(y[j] < bottom) | !(x[j] >= T(0)) | !(x[j] < right);
   }
   return !outside;
 }
@@ -90,7 +91,8 @@ template <int kTaps, typename S, typename T>
 MMDCN_INLINE void locate_impl(const DCNv3Shape& s, const Grid<T>& grid,
                               const DCNv3Points<const S>& points, bool with_softmax,
                               int32_t pixel_stride, int64_t missing, int64_t n, int64_t first,
-                              int64_t count, int64_t group, int64_t groups, Block<T>& block) {
+                              int64_t count, int64_t group, int64_t groups, RowRange rows,
+                              Block<T>& block) {
   const int64_t taps = kTaps ? kTaps : s.taps();
   T *const ys = block.field(kY), *const xs = block.field(kX), *const ws = block.field(kTapWeight);
   int64_t at = 0, out_y = first / s.out_w, out_x = first % s.out_w;
@@ -108,7 +110,7 @@ MMDCN_INLINE void locate_impl(const DCNv3Shape& s, const Grid<T>& grid,
   }
   const int32_t height = static_cast<int32_t>(s.height), width = static_cast<int32_t>(s.width);
   block.inside =
-      s.height * s.width * pixel_stride < INT32_MAX && all_inside(at, ys, xs, height, width);
+      s.height * s.width * pixel_stride < INT32_MAX && all_inside(at, ys, xs, rows, width);
   if (block.inside) {
     locate_inside(at, width, pixel_stride, block.capacity, block.value.get(), block.first.get());
   } else {
@@ -119,16 +121,16 @@ MMDCN_INLINE void locate_impl(const DCNv3Shape& s, const Grid<T>& grid,
 
 // Clones need plain functions: one set per type.
 #define MMDCN_LOCATE(S)                                                                         \
-  MMDCN_CLONES void locate(const DCNv3Shape& s, const Grid<Compute<S>>& grid,                   \
-                           const DCNv3Points<const S>& points, bool softmax, int32_t stride,    \
-                           int64_t missing, int64_t n, int64_t first, int64_t count,            \
-                           int64_t group, int64_t groups, Block<Compute<S>>& block) {           \
+  MMDCN_CLONES void locate(                                                                     \
+      const DCNv3Shape& s, const Grid<Compute<S>>& grid, const DCNv3Points<const S>& points,    \
+      bool softmax, int32_t stride, int64_t missing, int64_t n, int64_t first, int64_t count,   \
+      int64_t group, int64_t groups, RowRange rows, Block<Compute<S>>& block) {                 \
     if (s.taps() == 9) {                                                                        \
       locate_impl<9>(s, grid, points, softmax, stride, missing, n, first, count, group, groups, \
-                     block);                                                                    \
+                     rows, block);                                                              \
     } else {                                                                                    \
       locate_impl<0>(s, grid, points, softmax, stride, missing, n, first, count, group, groups, \
-                     block);                                                                    \
+                     rows, block);                                                              \
     }                                                                                           \
   }
 
@@ -143,14 +145,14 @@ template <typename S>
 void locate_points(const DCNv3Shape& s, const Grid<Compute<S>>& grid,
                    const DCNv3Points<const S>& points, bool softmax, int32_t stride,
                    int64_t missing, int64_t n, int64_t first, int64_t count, int64_t group,
-                   int64_t groups, Block<Compute<S>>& block) {
-  locate(s, grid, points, softmax, stride, missing, n, first, count, group, groups, block);
+                   int64_t groups, RowRange rows, Block<Compute<S>>& block) {
+  locate(s, grid, points, softmax, stride, missing, n, first, count, group, groups, rows, block);
 }
 
-#define MMDCN_INSTANTIATE(S)                                                                   \
-  template void locate_points<S>(const DCNv3Shape&, const Grid<Compute<S>>&,                   \
-                                 const DCNv3Points<const S>&, bool, int32_t, int64_t, int64_t, \
-                                 int64_t, int64_t, int64_t, int64_t, Block<Compute<S>>&);
+#define MMDCN_INSTANTIATE(S)                                                                  \
+  template void locate_points<S>(                                                             \
+      const DCNv3Shape&, const Grid<Compute<S>>&, const DCNv3Points<const S>&, bool, int32_t, \
+      int64_t, int64_t, int64_t, int64_t, int64_t, int64_t, RowRange, Block<Compute<S>>&);
 
 MMDCN_INSTANTIATE(double)
 MMDCN_INSTANTIATE(float)

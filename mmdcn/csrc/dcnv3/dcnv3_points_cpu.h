@@ -12,12 +12,16 @@ namespace mmdcn {
 
 constexpr int64_t kBlockPoints = 144;  // their fields fit a first-level cache
 
+struct RowRange {
+  int64_t begin, end;
+};
+
 // The points of a block as a structure of arrays, entry (pixel, group, tap).
 template <typename T>
 struct Block {
   int64_t capacity;
   // Offset of a neighbour's channels in the image: of the first neighbour alone where all points of
-  // the block are `inside`, with all neighbours in the image, else of each of the four.
+  // the block are `inside`, with all neighbours in given rows, else of each of the four.
   bool inside = false;
   Buffer<int32_t> first;
   Buffer<int64_t> row;
@@ -140,11 +144,12 @@ inline void prefetch_below(const DCNv3Shape& s, const T* image, int64_t size, in
 }
 
 // Fills a block with the points of groups [group, group + groups) at pixels [first, first + count)
-// of image n, `stride` elements from pixel to pixel.
+// of image n, `stride` elements from pixel to pixel. The block is inside if all neighbours are in
+// these rows of the image.
 template <typename S>
 void locate_points(const DCNv3Shape& s, const Grid<Compute<S>>& grid,
                    const DCNv3Points<const S>& points, bool softmax, int32_t stride,
                    int64_t missing, int64_t n, int64_t first, int64_t count, int64_t group,
-                   int64_t groups, Block<Compute<S>>& block);
+                   int64_t groups, RowRange rows, Block<Compute<S>>& block);
 
 }  // namespace mmdcn
