@@ -46,7 +46,8 @@ def deform_conv2d(
 
     with bilinear interpolation and zeros outside the input. Where an offset is not finite the
     sample is 0. All tensors have one device and one dtype (float64, float32, bfloat16, float16;
-    the low-precision ones are accumulated in float32), or any mix of them under autocast.
+    the low-precision ones are accumulated in float32, and bfloat16 samples may be rounded before
+    they are multiplied), or any mix of them under autocast.
 
     Args:
         input: ``(N, C, H, W)``.

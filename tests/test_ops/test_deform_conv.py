@@ -9,6 +9,7 @@ from operator_suite import (
     TOLERANCE,
     OperatorSuite,
     assert_close,
+    cast,
     fractions,
     native_only,
 )
@@ -236,6 +237,23 @@ class DeformConvSuite(OperatorSuite):
         offsets = args["offset"].view(-1)
         offsets[::7], offsets[1::7], offsets[2::7] = float("nan"), float("inf"), -1e30
         torch.testing.assert_close(self.function(**args), self.reference(**args))
+
+    @native_only
+    @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
+    def test_groups_with_odd_sizes_do_not_mix(self, dtype):
+        # Native products take pairs of bfloat16 along channels, output channels and pixels.
+        config = dict(channels=6, out_channels=10, groups=2, deform_groups=2, size=(5, 7))
+        args = cast(self.make(**config, padding=1), dtype)
+        grad = torch.randn_like(self.function(**args))
+        expected = self.run(self.function, args, grad)
+        args["input"][:, 3:] = float("nan")
+        grad[:, 5:] = float("nan")
+        actual = self.run(self.function, args, grad)
+        halves = dict(output=1, input=1, offset=1, weight=0, bias=0, mask=1)
+        for name, value in actual.items():
+            first, second = value.chunk(2, dim=halves[name])
+            assert torch.equal(first, expected[name].chunk(2, dim=halves[name])[0]), name
+            assert second.isnan().any(), name
 
     @native_only
     def test_image_too_large_for_the_kernels(self):

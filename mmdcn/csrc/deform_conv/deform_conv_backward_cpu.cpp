@@ -13,13 +13,14 @@ namespace {
 
 constexpr int64_t kTileElements = 1024 * 1024;  // of columns, and again of their gradient
 
-template <typename S>
+// Matrices are multiplied as E.
+template <typename S, typename E>
 struct Backward {
   using T = Compute<S>;
 
   const DeformConvShape s;
   const bool need_input, need_offset, need_weight;
-  const GemmKernel<T>& gemm = gemm_kernel<T>();
+  const GemmKernel<E>& gemm = gemm_kernel<E>();
   const int64_t taps = s.taps(), pixels = s.out_pixels();
   const int64_t group_in = s.group_channels(), group_out = s.group_out_channels();
   const int64_t depth = taps * group_in, columns = s.groups * depth;
@@ -34,12 +35,12 @@ struct Backward {
   T *grad_input, *grad_offset, *grad_mask, *grad_weight;  // null when not needed
 
   Points<T> points{points_per_pixel * tile};
-  Buffer<T> col = make_buffer<T>(tile * columns);
+  Buffer<E> col = make_buffer<E>(tile * columns);
   Buffer<T> grad_col = make_buffer<T>(tile * columns);
-  Buffer<T> grad_tile = make_zeros<T>(s.groups * rows * tile);  // [group][out channel][pixel]
+  Buffer<E> grad_tile = make_zeros<E>(s.groups * rows * tile);  // [group][out channel][pixel]
   std::vector<Segment> segments = make_segments(s, s.channels);
   std::vector<Segment> strips = make_segments(s, gemm.nr);
-  const Panels<T> panels = pack_weight_transposed<S>(s, weight);
+  const Panels<E> panels = pack_weight_transposed<E>(s, weight);
 
   void run() {
     for (int64_t n = 0; n < s.batch; ++n) {
@@ -59,11 +60,11 @@ struct Backward {
   void pixel_block(int64_t n, int64_t first, int64_t start, int64_t count) {
     const int64_t outs = s.out_channels;
     const S* grad = grad_output + n * outs * pixels + first + start;
-    const Buffer<T> grad_rows = make_zeros<T>(block * outs);  // [pixel][out channel]
+    const Buffer<E> grad_rows = make_zeros<E>(block * outs);  // [pixel][out channel]
     transpose_block(grad, pixels, grad_rows.get(), outs, outs, count);
     for (int64_t o = 0; o < outs; ++o) {
-      T* row = grad_tile.get() + (o / group_out * rows + o % group_out) * tile + start;
-      for (int64_t i = 0; i < count; ++i) row[i] = to_compute(grad[o * pixels + i]);
+      convert_copy(grad + o * pixels, count,
+                   grad_tile.get() + (o / group_out * rows + o % group_out) * tile + start);
     }
     T* const grad_columns = grad_col.get() + start * columns;
     for (int64_t g = 0; g < s.groups; ++g) {
@@ -109,7 +110,7 @@ struct Backward {
   }
 
   void channel_strip(int64_t n, int64_t count, const Segment& strip) {
-    const Buffer<T> panel = make_buffer<T>(count * gemm.nr);
+    const Buffer<E> panel = make_buffer<E>(round_up(count, kDepthStep<E>) * gemm.nr);
     for (int64_t k = 0; k < taps; ++k) {
       const int64_t column = strip.column + k * group_in;
       if (need_weight) {
@@ -146,7 +147,7 @@ Tensor bias_gradient(const DeformConvShape& s, const S* grad_output, ScalarType 
 
 using Gradients = std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor>;
 
-template <typename S>
+template <typename S, typename E>
 Gradients backward(const DeformConvShape& s, const Tensor& grad_any, const Tensor& input_any,
                    const Tensor& offset_any, const std::optional<Tensor>& mask_any,
                    const Tensor& weight_any, bool need_input, bool need_offset, bool need_weight) {
@@ -185,19 +186,19 @@ Gradients backward(const DeformConvShape& s, const Tensor& grad_any, const Tenso
     const auto data = [](const Tensor& t, bool needed) {
       return needed ? t.mutable_data_ptr<T>() : nullptr;
     };
-    Backward<S>{.s = s,
-                .need_input = need_input,
-                .need_offset = need_offset,
-                .need_weight = need_weight,
-                .grad_output = grad_ptr,
-                .input = input.const_data_ptr<S>(),
-                .offset = offset.const_data_ptr<S>(),
-                .mask = data_or_null<S>(mask),
-                .weight = weight.const_data_ptr<S>(),
-                .grad_input = data(grad_input, need_input),
-                .grad_offset = data(grad_offset, need_offset),
-                .grad_mask = data(grad_mask, need_offset && mask),
-                .grad_weight = weight_sums.get()}
+    Backward<S, E>{.s = s,
+                   .need_input = need_input,
+                   .need_offset = need_offset,
+                   .need_weight = need_weight,
+                   .grad_output = grad_ptr,
+                   .input = input.const_data_ptr<S>(),
+                   .offset = offset.const_data_ptr<S>(),
+                   .mask = data_or_null<S>(mask),
+                   .weight = weight.const_data_ptr<S>(),
+                   .grad_input = data(grad_input, need_input),
+                   .grad_offset = data(grad_offset, need_offset),
+                   .grad_mask = data(grad_mask, need_offset && mask),
+                   .grad_weight = weight_sums.get()}
         .run();
   }
 
@@ -232,8 +233,11 @@ Gradients deform_conv2d_backward_cpu(const Tensor& grad_output, const Tensor& in
   check_shape(grad_output, "grad_output", {s.batch, s.out_channels, s.out_h, s.out_w});
   check_like(grad_output, "grad_output", input, "input");
   return dispatch_floating(input.scalar_type(), [&](auto zero) {
-    return backward<decltype(zero)>(s, grad_output, input, offset, mask, weight, need_input,
-                                    need_offset, need_weight);
+    using S = decltype(zero);
+    return dispatch_element<S>([&](auto element) {
+      return backward<S, decltype(element)>(s, grad_output, input, offset, mask, weight, need_input,
+                                            need_offset, need_weight);
+    });
   });
 }
 

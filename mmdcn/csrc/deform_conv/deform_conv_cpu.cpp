@@ -65,7 +65,8 @@ std::vector<Job> plan_jobs(const DeformConvShape& s, const S* offset) {
   return jobs;
 }
 
-template <typename S>
+// Columns and weights are multiplied as E.
+template <typename S, typename E>
 Tensor forward(const DeformConvShape& s, const Tensor& input_any, const Tensor& offset_any,
                const std::optional<Tensor>& mask_any, const Tensor& weight_any,
                const std::optional<Tensor>& bias_any) {
@@ -85,14 +86,14 @@ Tensor forward(const DeformConvShape& s, const Tensor& input_any, const Tensor& 
   const S* bias_ptr = data_or_null<S>(bias);
   S* output_ptr = output.mutable_data_ptr<S>();
 
-  const GemmKernel<T>& gemm = gemm_kernel<T>();
+  const GemmKernel<E>& gemm = gemm_kernel<E>();
   const int64_t taps = s.taps(), pixels = s.out_pixels(), image_pixels = s.height * s.width;
   const int64_t group_in = s.group_channels(), group_out = s.group_out_channels();
   const int64_t depth = taps * group_in, columns = s.groups * depth;
   const int64_t points_per_pixel = s.deform_groups * taps;
   const std::vector<Segment> segments = make_segments(s, s.channels);
 
-  const Panels<T> panels = pack_weight<S>(s, weight.const_data_ptr<S>());
+  const Panels<E> panels = pack_weight<E>(s, weight.const_data_ptr<S>());
   const std::vector<Job> jobs = channels_last
                                     ? std::vector<Job>{{0, s.batch, 0, s.out_h, {0, s.height}}}
                                     : plan_jobs<S>(s, offset_ptr);
@@ -119,10 +120,10 @@ Tensor forward(const DeformConvShape& s, const Tensor& input_any, const Tensor& 
     const int64_t tiles = ceil_div(job_last - job_first, tile);
 
     torch::stable::parallel_for(0, images * tiles, 1, [&](int64_t begin, int64_t end) {
-      const Buffer<T> col = make_buffer<T>(tile * columns);
+      const Buffer<E> col = make_buffer<E>(tile * columns);
       const Buffer<T> out = make_buffer<T>(tile * s.out_channels);
       Points<T> points(points_per_pixel * tile);
-      std::fill_n(col.get(), tile * columns, T(0));  // rows past the last pixel are read
+      std::fill_n(col.get(), tile * columns, E(T(0)));  // rows past the last pixel are read
       for (int64_t item = begin; item < end; ++item) {
         const int64_t n = job.first_image + item / tiles;
         const int64_t first = job_first + item % tiles * tile;
@@ -170,7 +171,10 @@ Tensor deform_conv2d_cpu(const Tensor& input, const Tensor& offset, std::optiona
   const DeformConvShape s = deform_conv_shape(input, offset, mask, weight, bias, stride, padding,
                                               dilation, groups, deform_groups);
   return dispatch_floating(input.scalar_type(), [&](auto type) {
-    return forward<decltype(type)>(s, input, offset, mask, weight, bias);
+    using S = decltype(type);
+    return dispatch_element<S>([&](auto element) {
+      return forward<S, decltype(element)>(s, input, offset, mask, weight, bias);
+    });
   });
 }
 

@@ -22,11 +22,12 @@ struct Segment {
 
 std::vector<Segment> make_segments(const DeformConvShape& s, int64_t max_size);
 
-// The weights as matrices [tap][channel of group] x [out channel of group], or transposed.
-template <typename S>
-Panels<Compute<S>> pack_weight(const DeformConvShape& s, const S* weight);
-template <typename S>
-Panels<Compute<S>> pack_weight_transposed(const DeformConvShape& s, const S* weight);
+// The weights as matrices [tap][channel of group] x [out channel of group], or transposed, of
+// elements E, as columns are below.
+template <typename E, typename S>
+Panels<E> pack_weight(const DeformConvShape& s, const S* weight);
+template <typename E, typename S>
+Panels<E> pack_weight_transposed(const DeformConvShape& s, const S* weight);
 
 // Which rows of an image are at hand, channels last. A corner index counts pixels from there; -1
 // is a neighbour outside the image, and -2 - i is pixel i of the image when not at hand.
@@ -78,16 +79,16 @@ void locate_tile(const DeformConvShape& s, const S* offset, const S* mask, Band 
                  int64_t count, Points<Compute<S>>& points, int64_t slot, int64_t slots);
 
 // columns[i * ld + c] = the sample at point i of the segment's channel c.
-template <typename S>
+template <typename S, typename E>
 void sample_tile(const SampledImage<S>& image, const Segment& segment, int64_t count,
-                 PointsView<Compute<S>> points, Compute<S>* columns, int64_t ld);
+                 PointsView<Compute<S>> points, E* columns, int64_t ld);
 
 // As sample_tile; also adds to dots[4 i + corner] the dot product over the channels of the
 // columns' gradient and the neighbour.
-template <typename S>
+template <typename S, typename E>
 void sample_tile_with_dots(const SampledImage<S>& image, const Segment& segment, int64_t count,
                            PointsView<Compute<S>> points, const Compute<S>* grad_columns,
-                           Compute<S>* columns, int64_t ld, Compute<S>* dots);
+                           E* columns, int64_t ld, Compute<S>* dots);
 
 // Adds the columns' gradient to the neighbours of each point in a channels-last gradient image.
 template <typename T>

@@ -92,9 +92,9 @@ MMDCN_INLINE Rows<S> find_rows(const SampledImage<S>& image, const Segment& segm
   return rows;
 }
 
-template <typename S, typename T>
+template <typename S, typename E, typename T>
 MMDCN_INLINE void sample_impl(const SampledImage<S>& image, const Segment& segment, int64_t count,
-                              PointsView<T> points, S* scratch, T* columns, int64_t ld) {
+                              PointsView<T> points, S* scratch, E* columns, int64_t ld) {
   for (int64_t i = 0; i < count; ++i, columns += ld) {
     const Rows<S> rows = find_rows(image, segment, points, i, scratch);
     const T w0 = points.weight[i], w1 = points.weight[points.stride + i],
@@ -112,10 +112,10 @@ MMDCN_INLINE void sample_impl(const SampledImage<S>& image, const Segment& segme
   }
 }
 
-template <typename S, typename T>
+template <typename S, typename E, typename T>
 MMDCN_INLINE void sample_dots_impl(const SampledImage<S>& image, const Segment& segment,
                                    int64_t count, PointsView<T> points, S* scratch,
-                                   const T* grad_columns, T* columns, int64_t ld, T* dots) {
+                                   const T* grad_columns, E* columns, int64_t ld, T* dots) {
   for (int64_t i = 0; i < count; ++i, columns += ld, grad_columns += ld) {
     const Rows<S> rows = find_rows(image, segment, points, i, scratch);
     Vec<T, 4> dot = {};
@@ -167,24 +167,25 @@ MMDCN_INLINE void scatter_impl(T* grad_image, int64_t channels, const Segment& s
 }
 
 // Clones need plain functions: one set per type.
-#define MMDCN_SAMPLE_LOOPS(S)                                                                    \
-  MMDCN_CLONES void locate(int64_t count, const Compute<S>* ys, const Compute<S>* xs,            \
-                           Compute<S> tap_y, Compute<S> tap_x, const S* dy, const S* dx,         \
-                           const S* mask, int32_t height, int32_t width, Window window,          \
-                           int32_t* index, Compute<S>* value, int64_t stride) {                  \
-    locate_impl(count, ys, xs, tap_y, tap_x, dy, dx, mask, height, width, window, index, value,  \
-                stride);                                                                         \
-  }                                                                                              \
-  MMDCN_CLONES void sample(const SampledImage<S>& image, const Segment& segment, int64_t count,  \
-                           PointsView<Compute<S>> points, S* scratch, Compute<S>* columns,       \
-                           int64_t ld) {                                                         \
-    sample_impl(image, segment, count, points, scratch, columns, ld);                            \
-  }                                                                                              \
-  MMDCN_CLONES void sample_dots(const SampledImage<S>& image, const Segment& segment,            \
-                                int64_t count, PointsView<Compute<S>> points, S* scratch,        \
-                                const Compute<S>* grad_columns, Compute<S>* columns, int64_t ld, \
-                                Compute<S>* dots) {                                              \
-    sample_dots_impl(image, segment, count, points, scratch, grad_columns, columns, ld, dots);   \
+#define MMDCN_LOCATE_LOOPS(S)                                                                   \
+  MMDCN_CLONES void locate(int64_t count, const Compute<S>* ys, const Compute<S>* xs,           \
+                           Compute<S> tap_y, Compute<S> tap_x, const S* dy, const S* dx,        \
+                           const S* mask, int32_t height, int32_t width, Window window,         \
+                           int32_t* index, Compute<S>* value, int64_t stride) {                 \
+    locate_impl(count, ys, xs, tap_y, tap_x, dy, dx, mask, height, width, window, index, value, \
+                stride);                                                                        \
+  }
+
+#define MMDCN_SAMPLE_LOOPS(S, E)                                                                \
+  MMDCN_CLONES void sample(const SampledImage<S>& image, const Segment& segment, int64_t count, \
+                           PointsView<Compute<S>> points, S* scratch, E* columns, int64_t ld) { \
+    sample_impl(image, segment, count, points, scratch, columns, ld);                           \
+  }                                                                                             \
+  MMDCN_CLONES void sample_dots(const SampledImage<S>& image, const Segment& segment,           \
+                                int64_t count, PointsView<Compute<S>> points, S* scratch,       \
+                                const Compute<S>* grad_columns, E* columns, int64_t ld,         \
+                                Compute<S>* dots) {                                             \
+    sample_dots_impl(image, segment, count, points, scratch, grad_columns, columns, ld, dots);  \
   }
 
 #define MMDCN_SCATTER_LOOPS(T)                                                          \
@@ -194,22 +195,27 @@ MMDCN_INLINE void scatter_impl(T* grad_image, int64_t channels, const Segment& s
     scatter_impl(grad_image, channels, segment, count, points, grad_columns, ld);       \
   }
 
-MMDCN_SAMPLE_LOOPS(double)
-MMDCN_SAMPLE_LOOPS(float)
-MMDCN_SAMPLE_LOOPS(BFloat16)
-MMDCN_SAMPLE_LOOPS(Half)
+MMDCN_LOCATE_LOOPS(double)
+MMDCN_LOCATE_LOOPS(float)
+MMDCN_LOCATE_LOOPS(BFloat16)
+MMDCN_LOCATE_LOOPS(Half)
+MMDCN_SAMPLE_LOOPS(double, double)
+MMDCN_SAMPLE_LOOPS(float, float)
+MMDCN_SAMPLE_LOOPS(BFloat16, float)
+MMDCN_SAMPLE_LOOPS(BFloat16, BFloat16)
+MMDCN_SAMPLE_LOOPS(Half, float)
 MMDCN_SCATTER_LOOPS(double)
 MMDCN_SCATTER_LOOPS(float)
 
 }  // namespace
 
-template <typename S>
-Panels<Compute<S>> pack_weight(const DeformConvShape& s, const S* weight) {
+template <typename E, typename S>
+Panels<E> pack_weight(const DeformConvShape& s, const S* weight) {
   using T = Compute<S>;
   constexpr int64_t kChannels = 16;
-  const GemmKernel<T>& gemm = gemm_kernel<T>();
+  const GemmKernel<E>& gemm = gemm_kernel<E>();
   const int64_t taps = s.taps(), channels = s.group_channels(), outs = s.group_out_channels();
-  Panels<T> panels(gemm, s.groups, taps * channels, outs);
+  Panels<E> panels(gemm, s.groups, taps * channels, outs);
   const int64_t count = ceil_div(outs, gemm.nr);
   parallel_items(s.groups * count, [&](int64_t item) {
     const int64_t g = item / count, first = item % count * gemm.nr;
@@ -220,27 +226,28 @@ Panels<Compute<S>> pack_weight(const DeformConvShape& s, const S* weight) {
       const int64_t size = std::min(kChannels, channels - c0);
       transpose_block(from + c0 * taps, channels * taps, block.get(), gemm.nr, rows, size * taps);
       for (int64_t j = 0; j < size * taps; ++j) {
-        std::memcpy(panels.row(g, j % taps * channels + c0 + j / taps, first),
-                    block.get() + j * gemm.nr, gemm.nr * sizeof(T));
+        panels.put(g, j % taps * channels + c0 + j / taps, first, block.get() + j * gemm.nr);
       }
     }
   });
   return panels;
 }
 
-template <typename S>
-Panels<Compute<S>> pack_weight_transposed(const DeformConvShape& s, const S* weight) {
+template <typename E, typename S>
+Panels<E> pack_weight_transposed(const DeformConvShape& s, const S* weight) {
   using T = Compute<S>;
-  const GemmKernel<T>& gemm = gemm_kernel<T>();
+  const GemmKernel<E>& gemm = gemm_kernel<E>();
   const int64_t taps = s.taps(), channels = s.group_channels(), outs = s.group_out_channels();
-  const int64_t columns = taps * channels;
-  Panels<T> panels(gemm, s.groups, outs, columns);
-  torch::stable::parallel_for(0, s.out_channels, 1, [&](int64_t begin, int64_t end) {
+  const int64_t columns = taps * channels, steps = ceil_div(outs, kDepthStep<E>);
+  Panels<E> panels(gemm, s.groups, outs, columns);
+  torch::stable::parallel_for(0, s.groups * steps, 1, [&](int64_t begin, int64_t end) {
     const Buffer<T> row = make_zeros<T>(round_up(columns, gemm.nr));  // [tap][channel]
-    for (int64_t o = begin; o < end; ++o) {
-      transpose_block(weight + o * columns, taps, row.get(), channels, channels, taps);
-      for (int64_t k = 0; k < columns; k += gemm.nr) {
-        std::memcpy(panels.row(o / outs, o % outs, k), row.get() + k, gemm.nr * sizeof(T));
+    for (int64_t item = begin; item < end; ++item) {
+      const int64_t g = item / steps, first = item % steps * kDepthStep<E>;
+      for (int64_t o = first; o < std::min(first + kDepthStep<E>, outs); ++o) {
+        transpose_block(weight + (g * outs + o) * columns, taps, row.get(), channels, channels,
+                        taps);
+        for (int64_t k = 0; k < columns; k += gemm.nr) panels.put(g, o, k, row.get() + k);
       }
     }
   });
@@ -273,17 +280,17 @@ void locate_tile(const DeformConvShape& s, const S* offset, const S* mask, Band 
   }
 }
 
-template <typename S>
+template <typename S, typename E>
 void sample_tile(const SampledImage<S>& image, const Segment& segment, int64_t count,
-                 PointsView<Compute<S>> points, Compute<S>* columns, int64_t ld) {
+                 PointsView<Compute<S>> points, E* columns, int64_t ld) {
   const Buffer<S> scratch = make_scratch<S>(segment);
   sample(image, segment, count, points, scratch.get(), columns, ld);
 }
 
-template <typename S>
+template <typename S, typename E>
 void sample_tile_with_dots(const SampledImage<S>& image, const Segment& segment, int64_t count,
                            PointsView<Compute<S>> points, const Compute<S>* grad_columns,
-                           Compute<S>* columns, int64_t ld, Compute<S>* dots) {
+                           E* columns, int64_t ld, Compute<S>* dots) {
   const Buffer<S> scratch = make_scratch<S>(segment);
   sample_dots(image, segment, count, points, scratch.get(), grad_columns, columns, ld, dots);
 }
@@ -294,21 +301,28 @@ void scatter_tile(T* grad_image, int64_t channels, const Segment& segment, int64
   scatter(grad_image, channels, segment, count, points, grad_columns, ld);
 }
 
-#define MMDCN_INSTANTIATE(S)                                                                       \
+#define MMDCN_INSTANTIATE_LOCATE(S)                                                                \
   template void locate_tile<S>(const DeformConvShape&, const S*, const S*, Band, int64_t, int64_t, \
-                               Points<Compute<S>>&, int64_t, int64_t);                             \
-  template void sample_tile<S>(const SampledImage<S>&, const Segment&, int64_t,                    \
-                               PointsView<Compute<S>>, Compute<S>*, int64_t);                      \
-  template Panels<Compute<S>> pack_weight<S>(const DeformConvShape&, const S*);                    \
-  template Panels<Compute<S>> pack_weight_transposed<S>(const DeformConvShape&, const S*);         \
-  template void sample_tile_with_dots<S>(const SampledImage<S>&, const Segment&, int64_t,          \
-                                         PointsView<Compute<S>>, const Compute<S>*, Compute<S>*,   \
-                                         int64_t, Compute<S>*);
+                               Points<Compute<S>>&, int64_t, int64_t);
 
-MMDCN_INSTANTIATE(double)
-MMDCN_INSTANTIATE(float)
-MMDCN_INSTANTIATE(BFloat16)
-MMDCN_INSTANTIATE(Half)
+#define MMDCN_INSTANTIATE(S, E)                                                              \
+  template void sample_tile<S, E>(const SampledImage<S>&, const Segment&, int64_t,           \
+                                  PointsView<Compute<S>>, E*, int64_t);                      \
+  template Panels<E> pack_weight<E, S>(const DeformConvShape&, const S*);                    \
+  template Panels<E> pack_weight_transposed<E, S>(const DeformConvShape&, const S*);         \
+  template void sample_tile_with_dots<S, E>(const SampledImage<S>&, const Segment&, int64_t, \
+                                            PointsView<Compute<S>>, const Compute<S>*, E*,   \
+                                            int64_t, Compute<S>*);
+
+MMDCN_INSTANTIATE_LOCATE(double)
+MMDCN_INSTANTIATE_LOCATE(float)
+MMDCN_INSTANTIATE_LOCATE(BFloat16)
+MMDCN_INSTANTIATE_LOCATE(Half)
+MMDCN_INSTANTIATE(double, double)
+MMDCN_INSTANTIATE(float, float)
+MMDCN_INSTANTIATE(BFloat16, float)
+MMDCN_INSTANTIATE(BFloat16, BFloat16)
+MMDCN_INSTANTIATE(Half, float)
 template void scatter_tile<double>(double*, int64_t, const Segment&, int64_t, PointsView<double>,
                                    const double*, int64_t);
 template void scatter_tile<float>(float*, int64_t, const Segment&, int64_t, PointsView<float>,
