@@ -101,6 +101,43 @@ def measure(
     ]
 
 
+SCALING = {
+    "1 thread": (torch.float32, 1),
+    "2 threads": (torch.float32, 2),
+    "bfloat16": (torch.bfloat16, 2),
+}
+
+
+def measure_scaling(case: Case, seconds: float) -> list[dict]:
+    """mmdcn with 1 and 2 threads and in bfloat16, in turn: one row for each pass.
+
+    The warm-up is long enough for the data to arrive in the caches of the cores that share it.
+    """
+
+    def variant(name: str, dtype: torch.dtype, threads: int):
+        args = to_dtype(case.make(), dtype)
+        ours = [c for c in contestants(case, args, threads) if c.name == "mmdcn"]
+        function = functions(ours, case, args, name)["mmdcn"]
+
+        def run():
+            torch.set_num_threads(threads)
+            function()
+
+        return run
+
+    return [
+        {
+            "operator": case.operator,
+            "case": case.name,
+            "pass": name,
+            "seconds": interleave(
+                {k: variant(name, *v) for k, v in SCALING.items()}, seconds, warm_up=0.03
+            ),
+        }
+        for name in (F, FB)
+    ]
+
+
 def reached_targets(rows: list[dict]) -> list[dict]:
     """Targets of the cases beside what was measured in float32 with 2 threads."""
     targets = {(c.operator, c.name): c.targets for c in CASES}
@@ -156,7 +193,7 @@ def main() -> None:
     environment = report.environment(options.device)
     low = torch.bfloat16 if options.device == "cpu" else torch.float16
     cases = [c for c in CASES if not options.operators or c.operator in options.operators]
-    rows, memory = [], []
+    rows, scaling, memory = [], [], []
     for case in cases:
         for threads in options.threads:
             if threads > cores:
@@ -169,13 +206,17 @@ def main() -> None:
                     times = {k: f"{v * 1e3:.3g}" for k, v in row["seconds"].items()}
                     print(case.operator, case.name, row["pass"], row["dtype"], threads, "threads:",
                           times, "ms", flush=True)  # fmt: skip
+        if case.largest and options.device == "cpu" and 2 in options.threads and cores >= 2:
+            scaling += measure_scaling(case, options.seconds)
         if not options.no_memory:
             mib = extra_memory(case, options.device)
             memory.append({"operator": case.operator, "case": case.name, "mib": mib})
-    save(options.out, environment, rows, memory)
+    save(options.out, environment, rows, scaling, memory)
 
 
-def save(folder: Path, environment: dict, rows: list[dict], memory: list[dict]) -> None:
+def save(
+    folder: Path, environment: dict, rows: list[dict], scaling: list[dict], memory: list[dict]
+) -> None:
     """Write ``results.json`` and ``results.md``, and print the latter."""
     targets = reached_targets(rows)
     parts = [
@@ -183,15 +224,21 @@ def save(folder: Path, environment: dict, rows: list[dict], memory: list[dict]) 
         "Time of each peer divided by the time of mmdcn in the same run; above 1 mmdcn is faster.",
         report.speed_table(rows),
     ]
-    if any(row["dtype"] == "bfloat16" for row in rows):
-        parts.append(report.scaling_table(rows))
+    if scaling:
+        parts.append(report.scaling_table(scaling))
     if memory:
         parts += ["Peak memory in MiB beyond arguments and results, float32; CPUs with 2 threads.",
                   report.memory_table(memory)]  # fmt: skip
     if targets:
         parts.append(report.target_table(targets))
     text = "\n\n".join(parts) + "\n"
-    data = {"environment": environment, "rows": rows, "memory": memory, "targets": targets}
+    data = {
+        "environment": environment,
+        "rows": rows,
+        "scaling": scaling,
+        "memory": memory,
+        "targets": targets,
+    }
     folder.mkdir(parents=True, exist_ok=True)
     for name, content in (("results.md", text), ("results.json", json.dumps(data, indent=1))):
         temporary = folder / f".{name}"

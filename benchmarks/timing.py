@@ -14,7 +14,6 @@ from pathlib import Path
 import torch
 
 _SHORT = 0.05  # seconds
-_WARM_UP = 0.005
 _FLUSHED = 256 << 20  # bytes, more than any GPU's cache
 # glibc keeps what is freed. It reads this when a process starts.
 _KEEPING = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(1 << 40)}
@@ -45,8 +44,8 @@ def _seconds(function: Callable) -> float:
     return time.perf_counter() - start
 
 
-def _warm_up(function: Callable) -> None:
-    end = time.perf_counter() + _WARM_UP
+def _warm_up(function: Callable, seconds: float) -> None:
+    end = time.perf_counter() + seconds
     function()
     while time.perf_counter() < end:
         function()
@@ -79,12 +78,13 @@ def interleave(
     device: str = "cpu",
     minimum: int = 5,
     maximum: int = 51,
+    warm_up: float = 0.005,
 ) -> dict[str, float]:
     """Median seconds of each function on a device.
 
     All run in turn, over and over, so that a change of the machine's speed meets all of them.
     Each is given about ``seconds``, but at least ``minimum`` runs. A function runs unmeasured
-    for a few milliseconds before each measurement unless it is slow: what ran before it has left
+    for ``warm_up`` seconds before each measurement unless it is slow: what ran before it has left
     other data in the caches, and its threads may still spin.
     """
     clock = _seconds if device == "cpu" else _cuda_seconds
@@ -103,7 +103,7 @@ def interleave(
                 if i * rounds[name] // most == (i + 1) * rounds[name] // most:
                     continue
                 if estimates[name] < _SHORT:
-                    _warm_up(function)
+                    _warm_up(function, warm_up)
                 samples[name].append(clock(function))
     finally:
         gc.enable()
