@@ -146,10 +146,10 @@ template const GemmKernel<BFloat16>& gemm_kernel<BFloat16>();
 MMDCN_CLONES void pack_panel(const BFloat16* b, int64_t ldb, int64_t depth, int64_t cols,
                              int64_t nr, BFloat16* panel) {
   constexpr int kLanes = 16;
-  using Half = Vec<uint16_t, kLanes>;
+  using Single = Vec<uint16_t, kLanes>;
   using Pair = Vec<uint32_t, kLanes>;
   const auto widen = [](const BFloat16* from) __attribute__((always_inline)) {
-    return __builtin_convertvector(*reinterpret_cast<const Half*>(from), Pair);
+    return __builtin_convertvector(*reinterpret_cast<const Single*>(from), Pair);
   };
   const BFloat16 zero(0.0f);
   for (int64_t k = 0; k < depth; k += 2, b += 2 * ldb, panel += 2 * nr) {

@@ -17,6 +17,7 @@ struct Band {
 // input between them, and so have the others; each reaches half its height further than it stands.
 std::vector<Band> make_bands(const DCNv3Shape& s) {
   const int64_t rows = std::min(s.out_h * s.stride_h, s.height);
+  // Of 24 rows, so that few points stray; of 12 where there would be fewer than eight bands.
   const int64_t count = std::max(rows / 24, std::min<int64_t>(rows / 12, 8)) / 4 * 4;
   if (count == 0) return {{0, s.out_h, {0, s.height}}};
   const auto middle = [&](int64_t band) {  // the input row where the middle of a band stands
