@@ -82,5 +82,5 @@ def _warn(device_type: str) -> None:
         "--force-reinstall --no-deps mmdcn` (from a clone: `pip install --no-build-isolation -e .`)"
         " in the environment that has torch >= 2.10.",
         RuntimeWarning,
-        stacklevel=4,
+        stacklevel=5,  # the line that called the operator
     )

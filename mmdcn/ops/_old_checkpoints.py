@@ -7,7 +7,7 @@ from functools import partial
 from torch import nn
 from torch.nn.modules.module import register_module_module_registration_hook
 
-from .deform_conv import DeformConv2dPack, ModulatedDeformConv2dPack
+from .modules.deform_conv2d import DeformConv2dPack, ModulatedDeformConv2dPack
 
 
 def _rename_old_offset_keys(

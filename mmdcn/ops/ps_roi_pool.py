@@ -1,22 +1,19 @@
-"""Position-sensitive RoI pooling: function and module."""
+"""Position-sensitive RoI pooling."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from .. import _extension
-from . import reference
-from ._arguments import pair
-from ._rois import check_rois, register_box_pool
-
-_Pair = int | Sequence[int]
+from ._registration import call, register
+from .reference.arguments import IntPair
+from .reference.ps_roi_pool import output_shape
+from .reference.ps_roi_pool import ps_roi_pool as reference
 
 
 def ps_roi_pool(
-    input: Tensor, rois: Tensor, output_size: _Pair, spatial_scale: float = 1.0
+    input: Tensor, rois: Tensor, output_size: IntPair, spatial_scale: float = 1.0
 ) -> Tensor:
     r"""Position-sensitive pooling of regions of interest (RoIs): every bin averages channels of
     its own. `R-FCN <https://arxiv.org/abs/1605.06409>`_ (Dai et al., 2016).
@@ -48,44 +45,16 @@ def ps_roi_pool(
         RuntimeError, ValueError: an argument has a wrong shape, dtype, device or value, or a batch
             index is not in ``[0, N)``.
     """
-    if not _extension.use_native(input.device.type):
-        return reference.ps_roi_pool(input, rois, output_size, spatial_scale)
-    return torch.ops.mmdcn.ps_roi_pool.default(
-        input, rois, pair(output_size, "output_size"), spatial_scale
-    )
+    return call("ps_roi_pool", reference, input, rois, output_size, spatial_scale)
 
 
-def check_arguments(input, rois, output_size, spatial_scale) -> int:
-    """Number of output channels; raises ValueError for arguments that do not fit."""
-    check_rois(input, rois, output_size, spatial_scale)
-    ph, pw = output_size
-    if input.shape[1] % (ph * pw):
-        raise ValueError(
-            f"input: expected channels that output_size {ph}x{pw} divides, "
-            f"got shape {tuple(input.shape)}"
-        )
-    return input.shape[1] // (ph * pw)
-
-
-if _extension.schemas_available():
-    register_box_pool("ps_roi_pool", check_arguments)
-
-
-class PSRoIPool(nn.Module):
-    """Position-sensitive RoI pooling, see :func:`ps_roi_pool`.
-
-    Args:
-        output_size, spatial_scale: as in :func:`ps_roi_pool`.
-    """
-
-    def __init__(self, output_size: _Pair, spatial_scale: float = 1.0) -> None:
-        super().__init__()
-        self.output_size = tuple(pair(output_size, "output_size"))
-        self.spatial_scale = float(spatial_scale)
-
-    def forward(self, input: Tensor, rois: Tensor) -> Tensor:
-        """``(N, C * ph * pw, H, W)`` and ``(R, 5)`` -> ``(R, C, ph, pw)``."""
-        return ps_roi_pool(input, rois, self.output_size, self.spatial_scale)
-
-    def extra_repr(self) -> str:
-        return f"output_size={self.output_size}, spatial_scale={self.spatial_scale}"
+# How many pixels a bin has, the shapes do not say: it counts as one.
+register(
+    "ps_roi_pool",
+    output_shape=output_shape,
+    differentiable=("input",),
+    flops=lambda shapes: math.prod(shapes.output),
+    backward_flops=lambda shapes: math.prod(shapes.grad_output),
+    keeps_memory_format=("input",),
+    autocast_keeps=("rois",),
+)

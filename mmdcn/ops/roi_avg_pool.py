@@ -1,22 +1,19 @@
-"""Average RoI pooling: function and module."""
+"""Average RoI pooling."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from .. import _extension
-from . import reference
-from ._arguments import pair
-from ._rois import check_rois, register_box_pool
-
-_Pair = int | Sequence[int]
+from ._registration import call, register
+from .reference.arguments import IntPair
+from .reference.roi_avg_pool import output_shape
+from .reference.roi_avg_pool import roi_avg_pool as reference
 
 
 def roi_avg_pool(
-    input: Tensor, rois: Tensor, output_size: _Pair, spatial_scale: float = 1.0
+    input: Tensor, rois: Tensor, output_size: IntPair, spatial_scale: float = 1.0
 ) -> Tensor:
     r"""The mean over each bin of a region of interest (RoI): the regular RoI pooling of
     `Deformable Convolutional Networks <https://arxiv.org/abs/1703.06211>`_, with the whole-pixel
@@ -43,37 +40,16 @@ def roi_avg_pool(
         RuntimeError, ValueError: an argument has a wrong shape, dtype, device or value, or a batch
             index is not in ``[0, N)``.
     """
-    if not _extension.use_native(input.device.type):
-        return reference.roi_avg_pool(input, rois, output_size, spatial_scale)
-    return torch.ops.mmdcn.roi_avg_pool.default(
-        input, rois, pair(output_size, "output_size"), spatial_scale
-    )
+    return call("roi_avg_pool", reference, input, rois, output_size, spatial_scale)
 
 
-def _check_arguments(input, rois, output_size, spatial_scale) -> int:
-    check_rois(input, rois, output_size, spatial_scale)
-    return input.shape[1]
-
-
-if _extension.schemas_available():
-    register_box_pool("roi_avg_pool", _check_arguments)
-
-
-class RoIAvgPool(nn.Module):
-    """Average RoI pooling, see :func:`roi_avg_pool`.
-
-    Args:
-        output_size, spatial_scale: as in :func:`roi_avg_pool`.
-    """
-
-    def __init__(self, output_size: _Pair, spatial_scale: float = 1.0) -> None:
-        super().__init__()
-        self.output_size = tuple(pair(output_size, "output_size"))
-        self.spatial_scale = float(spatial_scale)
-
-    def forward(self, input: Tensor, rois: Tensor) -> Tensor:
-        """``(N, C, H, W)`` and ``(R, 5)`` -> ``(R, C, ph, pw)``."""
-        return roi_avg_pool(input, rois, self.output_size, self.spatial_scale)
-
-    def extra_repr(self) -> str:
-        return f"output_size={self.output_size}, spatial_scale={self.spatial_scale}"
+# How many pixels a bin has, the shapes do not say: it counts as one.
+register(
+    "roi_avg_pool",
+    output_shape=output_shape,
+    differentiable=("input",),
+    flops=lambda shapes: math.prod(shapes.output),
+    backward_flops=lambda shapes: math.prod(shapes.grad_output),
+    keeps_memory_format=("input",),
+    autocast_keeps=("rois",),
+)

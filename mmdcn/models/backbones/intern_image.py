@@ -19,7 +19,7 @@ from torch.utils.checkpoint import checkpoint
 
 from mmdcn.models.backbones.intern_image_archs import FLASH_INTERN_IMAGE, INTERN_IMAGE
 from mmdcn.models.pretrained import load_backbone_weights
-from mmdcn.ops.modules import DCNv3, DCNv4
+from mmdcn.ops import DCNv3, DCNv4
 from mmdcn.ops.modules.layers import Linear, build_act_layer, build_norm_layer, is_cpu_inference
 from mmdcn.registry import MODELS
 

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
-from .._arguments import check_divisor, pair
 from ..dcnv3 import dcnv3
 from ..dcnv4 import dcnv4
+from ..reference.arguments import IntPair, check_divisor, pair
 from .layers import build_act_layer, build_norm_layer
 
-_Pair = int | Sequence[int]
 GROUP_CHANNELS = 16  # of InternImage's models up to XL
 
 
@@ -24,10 +22,10 @@ class _DeformableConv2d(nn.Module):
         self,
         in_channels: int,
         out_channels: int,
-        kernel_size: _Pair,
-        stride: _Pair = 1,
-        padding: _Pair = 0,
-        dilation: _Pair = 1,
+        kernel_size: IntPair,
+        stride: IntPair = 1,
+        padding: IntPair = 0,
+        dilation: IntPair = 1,
         groups: int = 1,
         bias: bool = True,
         deform_groups: int | None = None,

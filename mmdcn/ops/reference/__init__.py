@@ -1,23 +1,17 @@
 """The operators in plain, differentiable PyTorch.
 
-They define the meaning of each operator, serve as the oracle of the tests, and run where no
-native kernel does: any device, any torch. float16 and bfloat16 are computed in float32.
+They define the meaning of each operator and what arguments it takes, serve as the oracle of the
+tests, and run where no native kernel does: any device, any torch. float16 and bfloat16 are computed
+in float32.
 """
 
-from .dcnv3 import dcnv3, dcnv4
-from .deform_conv import deform_conv2d, modulated_deform_conv2d
-from .deform_ps_roi_pool import deform_ps_roi_pool
-from .deform_roi_pool import deform_roi_pool
-from .ps_roi_pool import ps_roi_pool
-from .roi_avg_pool import roi_avg_pool
+import importlib
+import pkgutil
 
-__all__ = [
-    "dcnv3",
-    "dcnv4",
-    "deform_conv2d",
-    "deform_ps_roi_pool",
-    "deform_roi_pool",
-    "modulated_deform_conv2d",
-    "ps_roi_pool",
-    "roi_avg_pool",
-]
+# An operator's file names what it defines in its own ``__all__``; files without one hold parts.
+__all__ = []
+for _file in pkgutil.iter_modules(__path__):
+    _module = importlib.import_module(f"{__name__}.{_file.name}")
+    for _name in getattr(_module, "__all__", ()):
+        globals()[_name] = getattr(_module, _name)
+        __all__.append(_name)

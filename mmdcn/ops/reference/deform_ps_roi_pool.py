@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
 
 import torch
 from torch import Tensor
 
-from .._arguments import pair
-from .._autocast import cast_once
-from .rois import clamped_sample, round_half_away, split_rois
+from .arguments import IntPair, check_dim, check_like, check_pair, check_shape, pair
+from .autocast import cast_once
+from .rois import MAX_SAMPLING_RATIO, check_rois, clamped_sample, round_half_away, split_rois
+
+__all__ = ["deform_ps_roi_pool"]
 
 
 @cast_once(keep=("rois",))
@@ -18,25 +20,24 @@ def deform_ps_roi_pool(
     rois: Tensor,
     offset: Tensor | None = None,
     mask: Tensor | None = None,
-    output_size: int | Sequence[int] = 7,
+    output_size: IntPair = 7,
     output_channels: int | None = None,
     group_size: int = 7,
-    part_size: int | Sequence[int] | None = None,
+    part_size: IntPair | None = None,
     sample_per_part: int = 4,
     spatial_scale: float = 1.0,
     trans_std: float = 0.1,
 ) -> Tensor:
     """See :func:`mmdcn.ops.deform_ps_roi_pool`."""
-    from ..deform_ps_roi_pool import check_arguments, default_channels
-
     ph, pw = output_size = pair(output_size, "output_size")
     part_h, part_w = part_size = pair(output_size if part_size is None else part_size, "part_size")
     if output_channels is None:
         output_channels = default_channels(input, group_size)
-    classes = check_arguments(
+    output_shape(
         input, rois, offset, mask, output_size, output_channels, group_size, part_size,
         sample_per_part, spatial_scale, trans_std,
     )  # fmt: skip
+    classes = _number_of_classes(offset, mask)
     index, corners, finite = split_rois(input, rois)
     dtype, device = corners.dtype, input.device
     batch, _, height, width = input.shape
@@ -92,3 +93,57 @@ def deform_ps_roi_pool(
     # (R, classes, ph, pw, channels of a class)
     out = out.permute(0, 1, 4, 2, 3).reshape(rois.shape[0], output_channels, ph, pw)
     return out.to(input.dtype)
+
+
+def default_channels(input: Tensor, group_size: int) -> int:
+    """Number of output channels that follows from ``input``."""
+    if group_size <= 0:
+        raise ValueError(f"group_size: expected a positive number, got {group_size}")
+    if input.dim() != 4 or input.shape[1] % group_size**2:
+        raise ValueError(
+            f"input: expected a 4-dimensional tensor with channels that group_size "
+            f"{group_size}x{group_size} divides, got shape {tuple(input.shape)}"
+        )
+    return input.shape[1] // group_size**2
+
+
+def output_shape(
+    input, rois, offset, mask, output_size, output_channels, group_size, part_size,
+    sample_per_part, spatial_scale, trans_std,
+) -> tuple[int, ...]:  # fmt: skip
+    """Shape of the output; raises ValueError for arguments that do not fit."""
+    check_rois(input, rois, output_size, spatial_scale)
+    for value, name in ((output_channels, "output_channels"), (group_size, "group_size")):
+        if value <= 0:
+            raise ValueError(f"{name}: expected a positive number, got {value}")
+    check_pair(part_size, "part_size", 1)
+    if not 0 < sample_per_part <= MAX_SAMPLING_RATIO:
+        raise ValueError(
+            f"sample_per_part: expected an integer in [1, {MAX_SAMPLING_RATIO}], "
+            f"got {sample_per_part}"
+        )
+    if not math.isfinite(trans_std):
+        raise ValueError(f"trans_std: expected a finite number, got {trans_std}")
+    batch, _, height, width = input.shape
+    check_shape(input, "input", (batch, output_channels * group_size**2, height, width))
+
+    for tensor, name, per_class in ((offset, "offset", 2), (mask, "mask", 1)):
+        if tensor is None:
+            continue
+        check_like(tensor, name, input, "input")
+        check_dim(tensor, name, 4)
+        found = tensor.shape[1] // per_class
+        if tensor.shape[1] % per_class or not found or output_channels % found:
+            raise ValueError(
+                f"{name}: expected {per_class} channels per class, in a number of classes that "
+                f"divides output_channels ({output_channels}), got {tensor.shape[1]} channels"
+            )
+        classes = _number_of_classes(offset, mask)
+        check_shape(tensor, name, (rois.shape[0], per_class * classes, *part_size))
+    return rois.shape[0], output_channels, *output_size
+
+
+def _number_of_classes(offset: Tensor | None, mask: Tensor | None) -> int:
+    if offset is not None:
+        return offset.shape[1] // 2
+    return 1 if mask is None else mask.shape[1]

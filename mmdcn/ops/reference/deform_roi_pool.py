@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
 
 import torch
 from torch import Tensor
 
-from .._arguments import pair
-from .._autocast import cast_once
-from .rois import clamped_sample, split_rois
+from .arguments import IntPair, pair
+from .autocast import cast_once
+from .rois import (
+    MAX_SAMPLING_RATIO,
+    check_optional,
+    check_rois,
+    clamped_sample,
+    split_rois,
+)
+
+__all__ = ["deform_roi_pool"]
 
 
 @cast_once(keep=("rois",))
@@ -18,16 +26,14 @@ def deform_roi_pool(
     rois: Tensor,
     offset: Tensor | None = None,
     mask: Tensor | None = None,
-    output_size: int | Sequence[int] = 7,
+    output_size: IntPair = 7,
     spatial_scale: float = 1.0,
     sampling_ratio: int = 0,
     gamma: float = 0.1,
 ) -> Tensor:
     """See :func:`mmdcn.ops.deform_roi_pool`."""
-    from ..deform_roi_pool import check_arguments
-
     ph, pw = output_size = pair(output_size, "output_size")
-    check_arguments(input, rois, offset, mask, output_size, spatial_scale, sampling_ratio, gamma)
+    output_shape(input, rois, offset, mask, output_size, spatial_scale, sampling_ratio, gamma)
     index, corners, finite = split_rois(input, rois)
     dtype, size = corners.dtype, input.shape[2:]
     channels = input.shape[1]
@@ -75,3 +81,20 @@ def deform_roi_pool(
     if mask is not None:
         out = out * mask.to(dtype)
     return out.contiguous().to(input.dtype)
+
+
+def output_shape(
+    input, rois, offset, mask, output_size, spatial_scale, sampling_ratio, gamma
+) -> tuple[int, ...]:
+    """Shape of the output; raises ValueError for arguments that do not fit."""
+    check_rois(input, rois, output_size, spatial_scale)
+    if not 0 <= sampling_ratio <= MAX_SAMPLING_RATIO:
+        raise ValueError(
+            f"sampling_ratio: expected an integer in [0, {MAX_SAMPLING_RATIO}], "
+            f"got {sampling_ratio}"
+        )
+    if not math.isfinite(gamma):
+        raise ValueError(f"gamma: expected a finite number, got {gamma}")
+    check_optional(offset, "offset", input, (rois.shape[0], 2, *output_size))
+    check_optional(mask, "mask", input, (rois.shape[0], 1, *output_size))
+    return rois.shape[0], input.shape[1], *output_size

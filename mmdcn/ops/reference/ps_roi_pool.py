@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 
-from .._arguments import pair
-from .._autocast import cast_once
-from .rois import bin_pixels, box_means, rounded, split_rois
+from .arguments import IntPair, pair
+from .autocast import cast_once
+from .rois import bin_pixels, box_means, check_rois, rounded, split_rois
+
+__all__ = ["ps_roi_pool"]
 
 
 @cast_once(keep=("rois",))
 def ps_roi_pool(
-    input: Tensor, rois: Tensor, output_size: int | Sequence[int], spatial_scale: float = 1.0
+    input: Tensor, rois: Tensor, output_size: IntPair, spatial_scale: float = 1.0
 ) -> Tensor:
     """See :func:`mmdcn.ops.ps_roi_pool`."""
-    from ..ps_roi_pool import check_arguments
-
     ph, pw = output_size = pair(output_size, "output_size")
-    channels = check_arguments(input, rois, output_size, spatial_scale)
+    _, channels, *_ = output_shape(input, rois, output_size, spatial_scale)
     index, corners, finite = split_rois(input, rois)
     batch, _, height, width = input.shape
     x1, y1, x2, y2 = rounded(corners * spatial_scale).unbind(1)
@@ -33,3 +31,15 @@ def ps_roi_pool(
     out = box_means(pixels, base, y, x, width)
     out = out.where(finite[:, None, None, None], 0.0).permute(0, 3, 1, 2)
     return out.contiguous().to(input.dtype)
+
+
+def output_shape(input, rois, output_size, spatial_scale) -> tuple[int, ...]:
+    """Shape of the output; raises ValueError for arguments that do not fit."""
+    check_rois(input, rois, output_size, spatial_scale)
+    ph, pw = output_size
+    if input.shape[1] % (ph * pw):
+        raise ValueError(
+            f"input: expected channels that output_size {ph}x{pw} divides, "
+            f"got shape {tuple(input.shape)}"
+        )
+    return rois.shape[0], input.shape[1] // (ph * pw), ph, pw

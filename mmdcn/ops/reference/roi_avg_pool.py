@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from torch import Tensor
 
-from .._arguments import pair
-from .._autocast import cast_once
-from .rois import bin_pixels, box_means, rounded, split_rois
+from .arguments import IntPair, pair
+from .autocast import cast_once
+from .rois import bin_pixels, box_means, check_rois, rounded, split_rois
+
+__all__ = ["roi_avg_pool"]
 
 
 @cast_once(keep=("rois",))
 def roi_avg_pool(
-    input: Tensor, rois: Tensor, output_size: int | Sequence[int], spatial_scale: float = 1.0
+    input: Tensor, rois: Tensor, output_size: IntPair, spatial_scale: float = 1.0
 ) -> Tensor:
     """See :func:`mmdcn.ops.roi_avg_pool`."""
-    from .._rois import check_rois
-
     ph, pw = output_size = pair(output_size, "output_size")
-    check_rois(input, rois, output_size, spatial_scale)
+    output_shape(input, rois, output_size, spatial_scale)
     index, corners, finite = split_rois(input, rois)
     height, width = input.shape[2:]
     x1, y1, x2, y2 = rounded(corners * spatial_scale).unbind(1)
@@ -30,3 +28,9 @@ def roi_avg_pool(
     out = box_means(pixels, base, y, x, width)
     out = out.where(finite[:, None, None, None], 0.0).permute(0, 3, 1, 2)
     return out.contiguous().to(input.dtype)
+
+
+def output_shape(input, rois, output_size, spatial_scale) -> tuple[int, ...]:
+    """Shape of the output; raises ValueError for arguments that do not fit."""
+    check_rois(input, rois, output_size, spatial_scale)
+    return rois.shape[0], input.shape[1], *output_size

@@ -1,11 +1,47 @@
-"""Pieces of the RoI operators' references."""
+"""What the references of the RoI operators share: argument checks and pieces of the computation."""
 
 from __future__ import annotations
+
+import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
+from .arguments import check_dim, check_floating, check_like, check_pair, check_pixels, check_shape
 from .sampling import compute_dtype
+
+MAX_SAMPLING_RATIO = 1024
+
+
+def check_rois(
+    input: Tensor, rois: Tensor, output_size: Sequence[int], spatial_scale: float
+) -> None:
+    """Raise ValueError for what no RoI operator takes.
+
+    The dtype of ``rois`` is free: coordinates are often needed in float32 beside a low-precision
+    ``input``. Their values (the batch indices) are checked when they are read.
+    """
+    check_dim(input, "input", 4)
+    check_floating(input, "input")
+    check_dim(rois, "rois", 2)
+    check_shape(rois, "rois", (rois.shape[0], 5))
+    check_floating(rois, "rois")
+    if rois.device != input.device:
+        raise ValueError(f"rois: expected the device of input ({input.device}), got {rois.device}")
+    check_pair(output_size, "output_size", 1)
+    if not (math.isfinite(spatial_scale) and spatial_scale > 0):
+        raise ValueError(f"spatial_scale: expected a positive number, got {spatial_scale}")
+    check_pixels(*input.shape[2:])
+    if input.shape[1] <= 0:
+        raise ValueError(f"input: expected at least one channel, got shape {tuple(input.shape)}")
+
+
+def check_optional(tensor: Tensor | None, name: str, input: Tensor, shape: tuple) -> None:
+    """An optional tensor has the dtype and device of ``input`` and the given shape."""
+    if tensor is not None:
+        check_like(tensor, name, input, "input")
+        check_shape(tensor, name, shape)
 
 
 def split_rois(input: Tensor, rois: Tensor) -> tuple[Tensor, Tensor, Tensor]:

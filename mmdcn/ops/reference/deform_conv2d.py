@@ -1,15 +1,26 @@
-"""Reference of (modulated) deformable convolution."""
+"""Reference of deform_conv2d and, with a mask, of modulated_deform_conv2d."""
 
 from __future__ import annotations
-
-from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from .._arguments import pair
-from .._autocast import cast_once
+from .arguments import (
+    IntPair,
+    check_dim,
+    check_divisor,
+    check_floating,
+    check_like,
+    check_pair,
+    check_pixels,
+    check_shape,
+    conv_out_size,
+    pair,
+)
+from .autocast import cast_once
 from .sampling import bilinear_sample, compute_dtype
+
+__all__ = ["deform_conv2d", "modulated_deform_conv2d"]
 
 
 def deform_conv2d(
@@ -17,14 +28,14 @@ def deform_conv2d(
     offset: Tensor,
     weight: Tensor,
     bias: Tensor | None = None,
-    stride: int | Sequence[int] = 1,
-    padding: int | Sequence[int] = 0,
-    dilation: int | Sequence[int] = 1,
+    stride: IntPair = 1,
+    padding: IntPair = 0,
+    dilation: IntPair = 1,
     groups: int = 1,
     deform_groups: int = 1,
 ) -> Tensor:
     """See :func:`mmdcn.ops.deform_conv2d`."""
-    return _deform_conv2d(
+    return optionally_modulated(
         input, offset, None, weight, bias, stride, padding, dilation, groups, deform_groups
     )
 
@@ -35,30 +46,29 @@ def modulated_deform_conv2d(
     mask: Tensor,
     weight: Tensor,
     bias: Tensor | None = None,
-    stride: int | Sequence[int] = 1,
-    padding: int | Sequence[int] = 0,
-    dilation: int | Sequence[int] = 1,
+    stride: IntPair = 1,
+    padding: IntPair = 0,
+    dilation: IntPair = 1,
     groups: int = 1,
     deform_groups: int = 1,
 ) -> Tensor:
     """See :func:`mmdcn.ops.modulated_deform_conv2d`."""
-    return _deform_conv2d(
+    return optionally_modulated(
         input, offset, mask, weight, bias, stride, padding, dilation, groups, deform_groups
     )
 
 
 @cast_once
-def _deform_conv2d(
+def optionally_modulated(
     input, offset, mask, weight, bias, stride, padding, dilation, groups, deform_groups
 ) -> Tensor:
-    from ..deform_conv import check_arguments
-
+    """Both of them: ``mask`` and ``bias`` may be None."""
     (sh, sw), (ph, pw), (dh, dw) = (
         pair(stride, "stride"),
         pair(padding, "padding"),
         pair(dilation, "dilation"),
     )
-    height, width = check_arguments(
+    *_, height, width = output_shape(
         input, offset, mask, weight, bias, (sh, sw), (ph, pw), (dh, dw), groups, deform_groups
     )
     dtype = compute_dtype(input.dtype)
@@ -89,3 +99,40 @@ def _deform_conv2d(
     if bias is not None:
         out = out + bias.to(dtype)[:, None, None]
     return out.to(input.dtype)
+
+
+def output_shape(
+    input, offset, mask, weight, bias, stride, padding, dilation, groups, deform_groups
+) -> tuple[int, ...]:
+    """Shape of the output; raises ValueError for arguments that do not fit."""
+    check_dim(input, "input", 4)
+    check_dim(weight, "weight", 4)
+    check_floating(input, "input")
+    for tensor, name in ((offset, "offset"), (mask, "mask"), (weight, "weight"), (bias, "bias")):
+        if tensor is not None:
+            check_like(tensor, name, input, "input")
+    check_pair(stride, "stride", 1)
+    check_pair(padding, "padding", 0)
+    check_pair(dilation, "dilation", 1)
+    batch, channels, height, width = input.shape
+    out_channels, _, kh, kw = weight.shape
+    check_divisor(groups, "groups", channels, "input channels")
+    check_divisor(deform_groups, "deform_groups", channels, "input channels")
+    if out_channels <= 0 or out_channels % groups:
+        raise ValueError(
+            "weight: expected a positive number of output channels that groups "
+            f"({groups}) divides, got {out_channels}"
+        )
+    if kh <= 0 or kw <= 0:
+        raise ValueError(f"weight: expected a non-empty kernel, got {kh}x{kw}")
+    check_shape(weight, "weight", (out_channels, channels // groups, kh, kw))
+    check_pixels(height, width)
+    out_h = conv_out_size(height, kh, stride[0], padding[0], dilation[0])
+    out_w = conv_out_size(width, kw, stride[1], padding[1], dilation[1])
+    points = deform_groups * kh * kw
+    check_shape(offset, "offset", (batch, 2 * points, out_h, out_w))
+    if mask is not None:
+        check_shape(mask, "mask", (batch, points, out_h, out_w))
+    if bias is not None:
+        check_shape(bias, "bias", (out_channels,))
+    return batch, out_channels, out_h, out_w

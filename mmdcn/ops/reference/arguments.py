@@ -1,4 +1,4 @@
-"""Argument checks of the Python side (fake kernels, reference); the native kernels have their own.
+"""Argument checks of the Python side; the native kernels have their own.
 
 Each message names the argument, what was expected and what was got.
 """
@@ -10,10 +10,13 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+# One integer for both axes, or (vertical, horizontal).
+IntPair = int | Sequence[int]
+
 FLOATING = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 
 
-def pair(value: int | Sequence[int], name: str) -> list[int]:
+def pair(value: IntPair, name: str) -> list[int]:
     """``value`` as two integers (height, width)."""
     if isinstance(value, int):
         return [value, value]

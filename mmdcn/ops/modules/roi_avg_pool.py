@@ -1,0 +1,28 @@
+"""Module of average RoI pooling."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from ..reference.arguments import IntPair, pair
+from ..roi_avg_pool import roi_avg_pool
+
+
+class RoIAvgPool(nn.Module):
+    """Average RoI pooling, see :func:`roi_avg_pool`.
+
+    Args:
+        output_size, spatial_scale: as in :func:`roi_avg_pool`.
+    """
+
+    def __init__(self, output_size: IntPair, spatial_scale: float = 1.0) -> None:
+        super().__init__()
+        self.output_size = tuple(pair(output_size, "output_size"))
+        self.spatial_scale = float(spatial_scale)
+
+    def forward(self, input: Tensor, rois: Tensor) -> Tensor:
+        """``(N, C, H, W)`` and ``(R, 5)`` -> ``(R, C, ph, pw)``."""
+        return roi_avg_pool(input, rois, self.output_size, self.spatial_scale)
+
+    def extra_repr(self) -> str:
+        return f"output_size={self.output_size}, spatial_scale={self.spatial_scale}"
