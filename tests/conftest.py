@@ -9,6 +9,10 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 
 
+def pytest_configure(config) -> None:
+    config.addinivalue_line("markers", "suites(*classes): operators that a test is for")
+
+
 @pytest.fixture(scope="session")
 def root() -> Path:
     """Root of the repository."""

@@ -8,38 +8,14 @@ import torch
 from emulator import ORDERS, Device
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
-from operator_suite import OperatorSuite, assert_close, assert_equal, cast, error, upstream
-from test_dcnv3_dcnv4 import TestDCNv3 as DCNv3
-from test_dcnv3_dcnv4 import TestDCNv4 as DCNv4
-from test_deform_conv import TestDeformConv2d as DeformConv2d
-from test_deform_conv import TestModulatedDeformConv2d as ModulatedDeformConv2d
-from test_deform_ps_roi_pool import TestDeformPSRoIPool as DeformPSRoIPool
-from test_deform_roi_pool import TestDeformRoIPool as DeformRoIPool
-from test_ps_roi_pool import TestPSRoIPool as PSRoIPool
-from test_roi_avg_pool import TestRoIAvgPool as RoIAvgPool
+from suites import SUITES, Suite, checks
+from suites.compare import assert_close, assert_equal, cast, error, upstream
 
 from benchmarks.traffic import measure_dcn, measure_scalar
 from mmdcn import _extension, ops
 
-TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-5}
 DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 CASES = 100  # random ones, for each operator and dtype
-# Small: emulation is slow.
-AGGREGATION = dict(batch=2, channels=24, groups=3, size=(9, 11), kernel=(3, 2), stride=(2, 3),
-                   reach=1, scale=1.5)  # fmt: skip
-CONVOLUTION = dict(batch=2, channels=12, out_channels=10, size=(9, 11), kernel=(3, 2),
-                   stride=(2, 3), groups=2, deform_groups=3, reach=1)  # fmt: skip
-ROIS = dict(batch=1, channels=12, rois=14)
-SUITES = {
-    "dcnv3": (DCNv3, AGGREGATION),
-    "dcnv4": (DCNv4, AGGREGATION),
-    "deform_conv2d": (DeformConv2d, CONVOLUTION),
-    "modulated_deform_conv2d": (ModulatedDeformConv2d, CONVOLUTION),
-    "roi_avg_pool": (RoIAvgPool, {**RoIAvgPool.large, **ROIS}),
-    "ps_roi_pool": (PSRoIPool, {**PSRoIPool.large, **ROIS}),
-    "deform_roi_pool": (DeformRoIPool, {**DeformRoIPool.large, **ROIS}),
-    "deform_ps_roi_pool": (DeformPSRoIPool, {**DeformPSRoIPool.large, **ROIS}),
-}
 
 
 @pytest.fixture(scope="session")
@@ -48,11 +24,8 @@ def device() -> Device:
 
 
 @pytest.fixture(params=SUITES)
-def suite(request) -> OperatorSuite:
-    kind, large = SUITES[request.param]
-    suite = kind()
-    suite.large = large
-    return suite
+def suite(request) -> Suite:
+    return SUITES[request.param]().for_emulation()
 
 
 @pytest.fixture(autouse=True)
@@ -91,24 +64,24 @@ def products_in(dtype: torch.dtype):
         torch.einsum = einsum
 
 
-def check(suite: OperatorSuite, args: dict) -> None:
+def check(suite: Suite, args: dict) -> None:
     """Output and all gradients against the reference.
 
     In 16-bit types, errors must be within the reference's own one and that of float32.
     """
     dtype = args["input"].dtype
     actual = suite.run(suite.function, args)
-    with products_in(dtype) if dtype not in TOLERANCE else contextlib.nullcontext():
+    with products_in(dtype) if dtype not in suite.tolerance else contextlib.nullcontext():
         expected = suite.run(suite.reference, args)
-    if dtype in TOLERANCE:
-        return assert_close(actual, expected, TOLERANCE[dtype])
+    if dtype in suite.tolerance:
+        return assert_close(actual, expected, suite.tolerance[dtype])
     # For the upstream gradient that is rounded already.
     grad = upstream(actual["output"])
     truth = suite.run(suite.reference, cast(args, torch.float64), grad)
     for name, value in actual.items():
         assert value.dtype == dtype
         largest = truth[name].abs().max().item() if value.numel() else 0.0
-        limit = error(expected[name], truth[name]) + TOLERANCE[torch.float32] * largest
+        limit = error(expected[name], truth[name]) + suite.tolerance[torch.float32] * largest
         assert error(value, truth[name]) <= limit, name
 
 
@@ -171,12 +144,12 @@ def test_gradients_that_are_not_finite_stay_so_when_repeatable(device, suite):
 @deterministic()  # for the tests that compare bits
 def test_unusual_values_and_layouts(device, suite):
     device.configure("reverse")
-    if suite.test_offsets_that_are_not_finite_count_as_far_outside:  # has offsets
-        suite.test_offsets_that_are_not_finite_count_as_far_outside(suite.function)
-    suite.test_pixels_that_no_point_touches_do_not_matter(suite.function)
-    suite.test_inputs_of_any_strides("strided")
-    suite.test_inputs_of_any_strides("permuted")
-    suite.test_gradients_of_some_arguments_only()
+    if suite.has_offsets:
+        checks.offsets_that_are_not_finite(suite, suite.function)
+    checks.untouched_pixels(suite, suite.function)
+    checks.inputs_of_any_strides(suite, "strided")
+    checks.inputs_of_any_strides(suite, "permuted")
+    checks.gradients_of_some_arguments(suite)
 
 
 @pytest.mark.parametrize("shift", [1, 2, 4])

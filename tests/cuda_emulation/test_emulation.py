@@ -11,7 +11,7 @@ from pathlib import Path
 
 import emulator_build
 import pytest
-from operators import SUITES
+from suites import SUITES
 
 pytestmark = [
     pytest.mark.slow,

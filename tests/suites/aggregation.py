@@ -1,22 +1,11 @@
-"""dcnv3 and dcnv4."""
+"""What the suites of dcnv3 and dcnv4 share."""
 
 import numpy as np
-import pytest
 import torch
 from hypothesis import strategies as st
-from operator_suite import (
-    TOLERANCE,
-    OperatorSuite,
-    assert_close,
-    assert_equal,
-    cast,
-    fractions,
-    native_only,
-)
-from oracle import bilinear, out_size, pair
 
-from mmdcn import ops
-from mmdcn.ops import reference
+from .oracle import out_size, pair
+from .suite import Suite, fractions
 
 
 def taps_of(kernel, remove_center):
@@ -28,47 +17,11 @@ def taps_of(kernel, remove_center):
     return taps
 
 
-def dcnv3_oracle(
-    input, offset, mask, kernel_size, stride, padding, dilation, groups, offset_scale,
-    remove_center, mask_softmax=False,
-):  # fmt: skip
-    (kh, kw), (sh, sw) = pair(kernel_size), pair(stride)
-    (ph, pw), (dh, dw) = pair(padding), pair(dilation)
-    taps = taps_of((kh, kw), remove_center)
-    batch, height, width, channels = input.shape
-    out = np.zeros(
-        (batch, out_size(height, kh, sh, ph, dh), out_size(width, kw, sw, pw, dw), channels)
-    )
-    centre_y, centre_x = dh * (kh - 1) // 2, dw * (kw - 1) // 2
-    for n, y, x, c in np.ndindex(*out.shape):
-        first = c // (channels // groups) * len(taps)
-        weights = mask[n, y, x, first : first + len(taps)]
-        if mask_softmax:
-            weights = np.exp(weights) / np.exp(weights).sum()
-        for k, (j, i) in enumerate(taps):
-            dx, dy = offset[n, y, x, 2 * (first + k) : 2 * (first + k) + 2]
-            at_y = y * sh - ph + centre_y + (j * dh - centre_y + dy) * offset_scale
-            at_x = x * sw - pw + centre_x + (i * dw - centre_x + dx) * offset_scale
-            out[n, y, x, c] += weights[k] * bilinear(input[n, :, :, c], at_y, at_x)
-    return out
-
-
-def dcnv4_oracle(input, offset_mask, groups, **options):
-    per_group = 3 * len(taps_of(pair(options["kernel_size"]), options["remove_center"]))
-    offsets, weights = [], []
-    for g in range(groups):
-        own = offset_mask[..., g * per_group : (g + 1) * per_group]
-        offsets.append(own[..., : per_group // 3 * 2])
-        weights.append(own[..., per_group // 3 * 2 :])
-    offset, mask = np.concatenate(offsets, -1), np.concatenate(weights, -1)
-    return dcnv3_oracle(input, offset, mask, groups=groups, **options)
-
-
 # The native backward cuts it into bands of rows; one point in ten leaves the rows of its band.
 STRAYS = dict(batch=2, channels=24, groups=3, size=(60, 21), reach=8)
 
 
-class AggregationSuite(OperatorSuite):
+class AggregationSuite(Suite):
     """What the two operators share."""
 
     tiny = {
@@ -106,6 +59,7 @@ class AggregationSuite(OperatorSuite):
     }  # fmt: skip
     large = dict(batch=3, channels=24, groups=3, size=(41, 37), kernel=(3, 2), stride=(2, 3),
                  reach=1, scale=1.5)  # fmt: skip
+    emulated = dict(large, batch=2, size=(9, 11))
     threaded = {"large": large, "strays": STRAYS}
     errors = {
         "input_dim": (dict(input=lambda a: a["input"][0]), "input: expected a 4-dimensional"),
@@ -201,121 +155,3 @@ class AggregationSuite(OperatorSuite):
         kh, kw = pair(args["kernel_size"])
         samples = output.numel() * (kh * kw - args["remove_center"])
         return 2 * 5 * samples, 2 * 8 * samples
-
-    @native_only
-    @pytest.mark.slow
-    def test_large_map_with_stride_2(self):
-        args = cast(self.make(size=(248, 456), channels=128, groups=8, stride=2), torch.float32)
-        actual, expected = self.run(self.function, args), self.run(self.reference, args)
-        assert_close(actual, expected, TOLERANCE[torch.float32])
-
-    @native_only
-    def test_zero_scale_ignores_the_offsets(self):
-        args = {**self.make(**self.large), "offset_scale": 0.0}
-        offsets = self.offsets(args)
-        expected = self.function(**args)
-        assert not self.offsets({**args, **self.run(self.function, args)}).any()
-        offsets.add_(1)
-        assert torch.equal(self.function(**args), expected)
-
-
-class TestDCNv3(AggregationSuite):
-    name = "dcnv3"
-    function = staticmethod(ops.dcnv3)
-    reference = staticmethod(reference.dcnv3)
-    oracle = staticmethod(dcnv3_oracle)
-    differentiable = ("input", "offset", "mask")
-    tiny = {**AggregationSuite.tiny, "softmax": dict(softmax=True)}
-    cases = {
-        **AggregationSuite.cases,
-        "softmax": dict(channels=32, groups=4, size=(9, 8), softmax=True),
-        "softmax_asymmetric": dict(AggregationSuite.cases["asymmetric"], softmax=True),
-    }
-    errors = {
-        **AggregationSuite.errors,
-        "offset_dim": (dict(offset=lambda a: a["offset"][0]), "offset: expected shape"),
-        "offset_batch": (dict(offset=lambda a: torch.cat([a["offset"]] * 2)),
-                         "offset: expected shape"),
-        "offset_channels": (dict(offset=lambda a: a["offset"][..., 2:]), "offset: expected shape"),
-        "offset_size": (dict(offset=lambda a: a["offset"][:, 1:]), "offset: expected shape"),
-        "offset_dtype": (dict(offset=lambda a: a["offset"].float()),
-                         "offset: expected the dtype of input"),
-        "mask_dim": (dict(mask=lambda a: a["mask"][0]), "mask: expected shape"),
-        "mask_channels": (dict(mask=lambda a: a["mask"][..., 1:]), "mask: expected shape"),
-        "mask_dtype": (dict(mask=lambda a: a["mask"].half()), "mask: expected the dtype of input"),
-        "groups_of_offset": (dict(groups=4), "offset: expected shape"),
-    }  # fmt: skip
-
-    def make(self, softmax=False, **config):
-        input, offset, weight, options = self.make_parts(**config)
-        args = dict(input=input, offset=offset.flatten(3), mask=weight.flatten(3), **options)
-        return {**args, "mask_softmax": softmax}
-
-    def random_config(self, draw):
-        return {**super().random_config(draw), "softmax": draw(st.booleans())}
-
-    def offsets(self, args):
-        return args["offset"].unflatten(-1, (-1, 2))
-
-    def test_softmax_option_is_a_softmax_beforehand(self, implementation):
-        args = self.make(**self.large, softmax=True)
-        args["mask"] *= 50  # large logits must not overflow
-        before = args["mask"].unflatten(-1, (args["groups"], -1)).softmax(-1).flatten(-2)
-        expected = implementation(**{**args, "mask": before, "mask_softmax": False})
-        assert_close({"": implementation(**args)}, {"": expected}, TOLERANCE[torch.float64])
-
-
-class TestDCNv4(AggregationSuite):
-    name = "dcnv4"
-    function = staticmethod(ops.dcnv4)
-    reference = staticmethod(reference.dcnv4)
-    oracle = staticmethod(dcnv4_oracle)
-    differentiable = ("input", "offset_mask")
-    tiny = {**AggregationSuite.tiny, "surplus": dict(surplus=2)}
-    cases = {
-        **AggregationSuite.cases,
-        "surplus": dict(channels=32, groups=4, size=(9, 8), surplus=4),
-    }
-    errors = {
-        **AggregationSuite.errors,
-        "offset_mask_dim": (dict(offset_mask=lambda a: a["offset_mask"][0]),
-                            "offset_mask: expected"),
-        "offset_mask_batch": (dict(offset_mask=lambda a: torch.cat([a["offset_mask"]] * 2)),
-                              "offset_mask: expected shape"),
-        "offset_mask_channels": (
-            dict(offset_mask=lambda a: a["offset_mask"][..., 1:]),
-            r"offset_mask: expected at least 54 channels .*, got 53",
-        ),
-        "offset_mask_size": (dict(offset_mask=lambda a: a["offset_mask"][:, 1:]),
-                             "offset_mask: expected shape"),
-        "offset_mask_dtype": (dict(offset_mask=lambda a: a["offset_mask"].float()),
-                              "offset_mask: expected the dtype of input"),
-        "groups_of_offset_mask": (dict(groups=4), "offset_mask: expected at least 108 channels"),
-    }  # fmt: skip
-
-    def make(self, surplus=0, **config):
-        input, offset, weight, options = self.make_parts(**config)
-        parts = torch.cat([offset.flatten(4), weight], -1).flatten(3)
-        offset_mask = torch.cat([parts, parts.new_ones(*parts.shape[:3], surplus)], -1)
-        return dict(input=input, offset_mask=offset_mask, **options)
-
-    def random_config(self, draw):
-        return {**super().random_config(draw), "surplus": draw(st.integers(0, 7))}
-
-    def offsets(self, args):
-        kh, kw = pair(args["kernel_size"])
-        groups, taps = args["groups"], kh * kw - args["remove_center"]
-        own = args["offset_mask"][..., : 3 * groups * taps].unflatten(-1, (groups, 3 * taps))
-        return own[..., : 2 * taps].unflatten(-1, (taps, 2))
-
-    def test_surplus_channels_do_not_matter(self, implementation):
-        args = self.make(**self.large, surplus=3)
-        expected = self.run(implementation, args)
-        assert not expected["offset_mask"][..., -3:].any()
-        args["offset_mask"][..., -3:] = float("nan")
-        assert_equal(self.run(implementation, args), expected)
-
-    @native_only
-    def test_equals_dcnv3_without_softmax(self):
-        dcnv3 = TestDCNv3().make(**self.large)
-        assert torch.equal(self.function(**self.make(**self.large)), ops.dcnv3(**dcnv3))

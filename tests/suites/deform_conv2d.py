@@ -1,22 +1,11 @@
-"""deform_conv2d, modulated_deform_conv2d and their modules."""
+"""deform_conv2d and modulated_deform_conv2d."""
 
 import numpy as np
-import pytest
 import torch
 from hypothesis import strategies as st
-from operator_suite import (
-    ERRORS,
-    TOLERANCE,
-    OperatorSuite,
-    assert_close,
-    cast,
-    fractions,
-    native_only,
-)
-from oracle import bilinear, out_size, pair
 
-from mmdcn import ops
-from mmdcn.ops import reference
+from .oracle import bilinear, out_size, pair
+from .suite import Suite, fractions
 
 
 def oracle(input, offset, mask, weight, bias, stride, padding, dilation, groups, deform_groups):
@@ -49,9 +38,10 @@ ASYMMETRIC = dict(kernel=(3, 2), stride=(2, 1), padding=(1, 2), dilation=(1, 2))
 BANDS = dict(channels=512, out_channels=4, size=(200, 32), kernel=(2, 1), bias=False)
 
 
-class DeformConvSuite(OperatorSuite):
-    modulated: bool
-    name = "deform_conv2d"
+class DeformConv2d(Suite):
+    modulated = False
+    name = operator = "deform_conv2d"
+    differentiable = ("input", "offset", "weight", "bias")
 
     tiny = {
         "plain": dict(padding=1),
@@ -85,6 +75,7 @@ class DeformConvSuite(OperatorSuite):
     # Stride and kernel leave pixels that no point touches.
     large = dict(batch=3, channels=12, out_channels=10, size=(41, 37), kernel=(3, 2), stride=(2, 3),
                  groups=2, deform_groups=3, reach=1)  # fmt: skip
+    emulated = dict(large, batch=2, size=(9, 11))
     threaded = {"large": large, "many_pixels": cases["many_pixels"], "bands": BANDS}
     errors = {
         "input_dim": (dict(input=lambda a: a["input"][0]), "input: expected a 4-dimensional"),
@@ -212,94 +203,24 @@ class DeformConvSuite(OperatorSuite):
         # offsets, and scattered to the input.
         return 2 * (product + sampling), 2 * (2 * product + 3 * sampling)
 
-    def op_arguments(self, args):
-        return super().op_arguments({"mask": None, **args})
+    def operator_arguments(self, args):
+        return super().operator_arguments({"mask": None, **args})
 
-    @native_only
-    def test_memory_format_is_kept(self):
-        args = self.make(**self.large)
-        expected = self.run(self.function, args)
-        args["input"] = args["input"].contiguous(memory_format=torch.channels_last)
-        actual = self.run(self.function, args)
-        for tensors, memory_format in (
-            (expected, torch.contiguous_format),
-            (actual, torch.channels_last),
-        ):
-            assert tensors["output"].is_contiguous(memory_format=memory_format)
-            assert tensors["input"].is_contiguous(memory_format=memory_format)
-        assert_close(actual, expected, TOLERANCE[torch.float64])
-        meta = {k: v.to("meta") if isinstance(v, torch.Tensor) else v for k, v in args.items()}
-        assert self.function(**meta).stride() == actual["output"].stride()
-
-    @native_only
-    def test_bands_and_offsets_that_are_not_finite(self):
-        args = self.make(**BANDS)
-        offsets = args["offset"].view(-1)
-        offsets[::7], offsets[1::7], offsets[2::7] = float("nan"), float("inf"), -1e30
-        torch.testing.assert_close(self.function(**args), self.reference(**args))
-
-    @native_only
-    @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
-    def test_groups_with_odd_sizes_do_not_mix(self, dtype):
-        # Native products take pairs of bfloat16 along channels, output channels and pixels.
-        config = dict(channels=6, out_channels=10, groups=2, deform_groups=2, size=(5, 7))
-        args = cast(self.make(**config, padding=1), dtype)
-        grad = torch.randn_like(self.function(**args))
-        expected = self.run(self.function, args, grad)
-        args["input"][:, 3:] = float("nan")
-        grad[:, 5:] = float("nan")
-        actual = self.run(self.function, args, grad)
-        halves = dict(output=1, input=1, offset=1, weight=0, bias=0, mask=1)
-        for name, value in actual.items():
-            first, second = value.chunk(2, dim=halves[name])
-            assert torch.equal(first, expected[name].chunk(2, dim=halves[name])[0]), name
-            assert second.isnan().any(), name
-
-    @native_only
-    def test_image_too_large_for_the_kernels(self):
-        args = self.make()
-        args["input"] = torch.zeros(1, 4, 1, 1, dtype=torch.float64).expand(1, 4, 2**16, 2**15)
-        with pytest.raises(ERRORS, match="input: expected fewer than 2.30 pixels"):
-            self.function(**args)
+    def oracle(self, **args):
+        return oracle(**{"mask": None, **args})
 
 
-class TestDeformConv2d(DeformConvSuite):
-    modulated = False
-    function = staticmethod(ops.deform_conv2d)
-    reference = staticmethod(reference.deform_conv2d)
-    differentiable = ("input", "offset", "weight", "bias")
-
-    @staticmethod
-    def oracle(**args):
-        return oracle(mask=None, **args)
-
-
-class TestModulatedDeformConv2d(DeformConvSuite):
+class ModulatedDeformConv2d(DeformConv2d):
     modulated = True
-    function = staticmethod(ops.modulated_deform_conv2d)
-    reference = staticmethod(reference.modulated_deform_conv2d)
-    oracle = staticmethod(oracle)
+    name = "modulated_deform_conv2d"
     differentiable = ("input", "offset", "mask", "weight", "bias")
     errors = {
-        **DeformConvSuite.errors,
+        **DeformConv2d.errors,
         "mask_dim": (dict(mask=lambda a: a["mask"][0]), "mask: expected shape"),
         "mask_channels": (dict(mask=lambda a: a["mask"][:, 1:]), "mask: expected shape"),
         "mask_size": (dict(mask=lambda a: a["mask"][:, :, 1:]), "mask: expected shape"),
         "mask_dtype": (dict(mask=lambda a: a["mask"].bool()), "mask: expected the dtype of input"),
     }
 
-    @native_only
-    def test_mask_of_ones_is_version_1(self):
-        args = self.make(**self.large)
-        del args["mask"]
-        ones = torch.ones(*args["offset"].shape, dtype=torch.float64)[:, ::2]
-        assert torch.equal(self.function(**args, mask=ones), ops.deform_conv2d(**args))
 
-    def test_zero_offsets_are_a_convolution(self, implementation):
-        args = self.make(**self.large)
-        args["offset"].zero_()
-        args["mask"].fill_(0.5)
-        expected = torch.nn.functional.conv2d(
-            args["input"], args["weight"] / 2, args["bias"], args["stride"], groups=args["groups"]
-        )
-        assert_close({"": implementation(**args)}, {"": expected}, TOLERANCE[torch.float64])
+SUITES = [DeformConv2d, ModulatedDeformConv2d]

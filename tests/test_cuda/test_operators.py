@@ -12,8 +12,9 @@ import pytest
 import torch
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
-from operator_suite import OperatorSuite, assert_close, assert_equal, cast
-from operators import DTYPES, SUITES, check, deterministic
+from operators import DTYPES, check, deterministic
+from suites import SUITES, Suite, checks
+from suites.compare import assert_close, assert_equal, cast
 from torch import Tensor
 
 from mmdcn import _extension, ops
@@ -38,15 +39,12 @@ def on(device: str, function):
 
 
 @pytest.fixture(params=SUITES)
-def plain(request) -> OperatorSuite:
-    kind, large = SUITES[request.param]
-    suite = kind()
-    suite.large = large
-    return suite
+def plain(request) -> Suite:
+    return SUITES[request.param]().for_emulation()
 
 
 @pytest.fixture
-def suite(plain) -> OperatorSuite:
+def suite(plain) -> Suite:
     """Its function computes on the GPU."""
     plain.function = on("cuda", plain.function)
     return plain
@@ -102,7 +100,7 @@ def test_random_cases(suite, dtype):
 def test_gradients_equal_numerical_ones(suite):
     for config in suite.tiny.values():
         args = suite.make(**config)
-        names = [n for n in suite.differentiable if args[n] is not None]
+        names = suite.given(args)
         leaves = [args[n].clone().requires_grad_() for n in names]
         torch.autograd.gradcheck(
             lambda *tensors, args=args, names=names: suite.function(
@@ -124,10 +122,10 @@ def test_repeatable_gradients(suite, dtype):
 
 def test_unusual_values_and_layouts(suite):
     with deterministic():
-        if suite.test_offsets_that_are_not_finite_count_as_far_outside:  # has offsets
-            suite.test_offsets_that_are_not_finite_count_as_far_outside(suite.function)
-        suite.test_pixels_that_no_point_touches_do_not_matter(suite.function)
-        suite.test_gradients_of_some_arguments_only()
+        if suite.has_offsets:
+            checks.offsets_that_are_not_finite(suite, suite.function)
+        checks.untouched_pixels(suite, suite.function)
+        checks.gradients_of_some_arguments(suite)
 
 
 @pytest.mark.parametrize("shift", [1, 2, 4])
@@ -170,7 +168,7 @@ def test_autocast(suite, dtype):
     with deterministic():
         with torch.autocast("cuda", dtype):
             actual = suite.function(**args)
-        names = [n for n in suite.differentiable if args[n] is not None]
+        names = suite.given(args)
         low = {**args, **{n: args[n].to(dtype) for n in names}}
         assert actual.dtype == dtype
         assert torch.equal(actual, suite.function(**low))
@@ -181,14 +179,14 @@ def test_opcheck(plain):
     for name in plain.differentiable:
         if args[name] is not None:
             args[name].requires_grad_()
-    op = getattr(torch.ops.mmdcn, plain.name).default
+    op = getattr(torch.ops.mmdcn, plain.operator).default
     with deterministic():
-        torch.library.opcheck(op, plain.op_arguments(args))
+        torch.library.opcheck(op, plain.operator_arguments(args))
 
 
 def training_step(plain, args: dict, device: str = "cuda"):
     """Starts forward and backward on copies that wait on the GPU; returns output and gradients."""
-    leaves = [n for n in plain.differentiable if args[n] is not None]
+    leaves = plain.given(args)
     moved = {k: v.detach() for k, v in move(args, device).items() if isinstance(v, Tensor)}
     for name in leaves:
         moved[name].requires_grad_()

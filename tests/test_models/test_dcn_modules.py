@@ -4,8 +4,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from mmdcn.ops import reference
-from mmdcn.ops.modules import DCNv3, DCNv4
+from mmdcn.ops import DCNv3, DCNv4, reference
 
 
 def randomised(module):

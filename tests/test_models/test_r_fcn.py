@@ -7,7 +7,7 @@ import pytest
 import torch
 from mmengine.config import ConfigDict
 from mmengine.structures import InstanceData
-from roi_suite import clamped_bilinear, round_half_away
+from suites.rois import clamped_bilinear, round_half_away
 from torch.func import functional_call
 
 pytest.importorskip("mmdet")

@@ -2,9 +2,8 @@
 
 import pytest
 import torch
-from operator_suite import assert_close, native_only, run
-from test_deform_conv import TestDeformConv2d as Version1
-from test_deform_conv import TestModulatedDeformConv2d as Version2
+from suites.compare import NATIVE_ONLY, assert_close, run
+from suites.deform_conv2d import DeformConv2d, ModulatedDeformConv2d
 from torch import nn
 
 from mmdcn import ops
@@ -45,7 +44,7 @@ def test_deform_conv2d_equals_mmcv(mmcv_ops, implementation, config):
         values = [options[k] for k in ("stride", "padding", "dilation", "groups", "deform_groups")]
         return mmcv_ops.deform_conv2d(input, offset, weight, *values)
 
-    suite = Version1()
+    suite = DeformConv2d()
     args = suite.make(bias=False, **config)
     ours = suite.function if implementation == "native" else suite.reference
     expected = run(lambda bias, **kw: theirs(**kw), args, suite.differentiable)
@@ -55,7 +54,7 @@ def test_deform_conv2d_equals_mmcv(mmcv_ops, implementation, config):
 @pytest.mark.parametrize("config", MMCV_CASES.values(), ids=MMCV_CASES.keys())
 @pytest.mark.parametrize("implementation", ["native", "reference"])
 def test_modulated_deform_conv2d_equals_mmcv(mmcv_ops, implementation, config):
-    suite = Version2()
+    suite = ModulatedDeformConv2d()
     args = suite.make(**config)
     ours = suite.function if implementation == "native" else suite.reference
     # mmcv's operator takes no keywords.
@@ -130,7 +129,7 @@ def test_constructor_errors(name, changes, message):
         getattr(ops, name)(**{**ARGUMENTS, **changes})
 
 
-@native_only
+@NATIVE_ONLY
 def test_pack_compiles_and_exports_with_dynamic_sizes():
     torch._dynamo.reset()
     module = deform(ops.ModulatedDeformConv2dPack(4, 6, 3, padding=1, stride=2)).float().eval()
