@@ -1,15 +1,4 @@
-"""What torch asks of a native operator beside its kernels, most of it derived from the schemas.
-
-``mmdcn::<name>`` has a backward operator ``mmdcn::<name>_backward`` whose schema follows a rule:
-
-- ``grad_output`` comes first,
-- then arguments of the forward operator, under the same names and in the same order: those that the
-  gradients depend on,
-- then flags ``need_<argument>``: whether this gradient is wanted, and those of its group (see
-  :func:`register`); an unwanted gradient comes back as an empty tensor,
-- last ``deterministic``: whether gradients must be the same bits in every run.
-- It returns one gradient for each differentiable argument, in the order of the forward operator.
-"""
+"""What torch asks of a native operator beside its kernels, most of it derived from the schemas."""
 
 from __future__ import annotations
 
@@ -22,6 +11,8 @@ from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
 from .. import _extension
+from ._differentiation import register_derivatives
+from ._schema import Operator, argument_names, overload
 from .reference.arguments import pair
 from .reference.autocast import cast_arguments
 
@@ -43,50 +34,45 @@ def call(name: str, reference: Callable, *args: Any) -> Tensor:
     values = list(args)
     for position, argument in _pairs[name]:
         values[position] = pair(values[position], argument)
-    return getattr(torch.ops.mmdcn, name).default(*values)
+    return overload(name)(*values)
 
 
 def register(
     name: str,
+    reference: Callable[..., Tensor],
     *,
     output_shape: Callable[..., Sequence[int]],
     differentiable: Sequence[str | tuple[str, ...]],
     flops: Callable[[SimpleNamespace], int],
     backward_flops: Callable[[SimpleNamespace], int],
+    shared: Sequence[str] = (),
     keeps_memory_format: Collection[str] = (),
     gradient_shapes: Mapping[str, Callable[[SimpleNamespace], Sequence[int]]] = MappingProxyType(
         {}
     ),
     autocast_keeps: Collection[str] = (),
 ) -> None:
-    """Register fake kernels, autograd, autocast and FLOP formulas of ``mmdcn::<name>``.
+    """Register fake kernels, derivatives, vmap, autocast and FLOP formulas of ``mmdcn::<name>``.
 
-    Nothing happens where the library is missing.
+    The schemas must obey the rule in :mod:`mmdcn.ops._schema`. Nothing happens where the library is
+    missing.
 
     Args:
+        reference, differentiable, shared, gradient_shapes: see
+            :class:`mmdcn.ops._schema.Operator`.
         output_shape: takes the operator's arguments, raises ValueError for those that do not fit,
             and returns the shape of the output.
-        differentiable: names of the arguments with gradients, in the order of the schema; a tuple
-            stands for a group whose gradients are computed together.
         flops, backward_flops: number of operations, for
             :class:`torch.utils.flop_counter.FlopCounterMode`. They get the arguments by name, with
             shapes in the place of tensors, and the former also ``output``.
         keeps_memory_format: which of ``"output"`` and the gradients (by the name of the argument)
             are channels last when ``input`` is; the rest is contiguous.
-        gradient_shapes: shapes of gradients for arguments that the backward operator does not take.
         autocast_keeps: names of arguments whose dtype autocast leaves alone, e.g. coordinates.
     """
     if not _extension.schemas_available():
         return
-    forward, backward = _overload(name), _overload(f"{name}_backward")
-    names, backward_names = _argument_names(forward), _argument_names(backward)
-    arguments = {argument.name: argument for argument in forward._schema.arguments}
-    kept = [n for n in backward_names if n in arguments]
-    saved = [n for n in kept if "Tensor" in str(arguments[n].type)]
-    options = [n for n in kept if n not in saved]
-    groups = [(group,) if isinstance(group, str) else group for group in differentiable]
-    flagged = [group for group in groups if f"need_{group[0]}" in backward_names]
-    _pairs[name] = [(i, n) for i, n in enumerate(names) if str(arguments[n].type) == "List[int]"]
+    operator = Operator(name, reference, differentiable, shared, gradient_shapes)
+    _pairs[name] = [(operator.names.index(pair), pair) for pair in operator.pairs]
 
     def empty(result: str, shape: Sequence[int], input: Tensor) -> Tensor:
         memory_format = torch.contiguous_format
@@ -100,60 +86,26 @@ def register(
         return empty("output", output_shape(input, *rest), input)
 
     def backward_fake(*values):
-        given = SimpleNamespace(**dict(zip(backward_names, values, strict=True)))
-
-        def gradient(argument: str, group: tuple[str, ...]) -> Tensor:
-            if not getattr(given, f"need_{group[0]}", True):
-                shape = (0,)
-            elif argument in gradient_shapes:
-                shape = gradient_shapes[argument](given)
-            else:
-                tensor = getattr(given, argument)
-                shape = (0,) if tensor is None else tensor.shape
-            return empty(argument, shape, given.input)
-
-        gradients = tuple(gradient(argument, group) for group in groups for argument in group)
+        given = dict(zip(operator.backward_names, values, strict=True))
+        gradients = tuple(
+            empty(argument, operator.gradient_shape(argument, given), given["input"])
+            for argument in operator.differentiable
+        )
         return gradients if len(gradients) > 1 else gradients[0]
 
-    def setup_context(ctx, inputs, output):
-        values = dict(zip(names, inputs, strict=True))
-        ctx.save_for_backward(*(values[n] for n in saved))
-        ctx.options = [values[n] for n in options]
-
-    def differentiate(ctx, grad_output):
-        needed = dict(zip(names, ctx.needs_input_grad, strict=True))
-        tensors = dict(zip(saved, ctx.saved_tensors, strict=True))
-        values = {**tensors, **dict(zip(options, ctx.options, strict=True))}
-        gradients = backward(
-            grad_output,
-            *(values[n] for n in kept),
-            *(any(needed[n] for n in group) for group in flagged),
-            torch.are_deterministic_algorithms_enabled(),
-        )
-        if isinstance(gradients, Tensor):
-            gradients = (gradients,)
-        flat = (argument for group in groups for argument in group)
-        found = dict(zip(flat, gradients, strict=True))
-        return tuple(found[n] if n in found and needed[n] else None for n in names)
+    def cast(args: Sequence[Any]) -> list[Any]:
+        device_type = args[0].device.type
+        if device_type in _AUTOCAST_DEVICES and torch.is_autocast_enabled(device_type):
+            return cast_arguments(operator.names, args, device_type, autocast_keeps)
+        return list(args)
 
     torch.library.register_fake(f"mmdcn::{name}", fake)
     torch.library.register_fake(f"mmdcn::{name}_backward", backward_fake)
-    torch.library.register_autograd(f"mmdcn::{name}", differentiate, setup_context=setup_context)
-    # Without a formula of its own the backward operator would give silently wrong second
-    # derivatives.
-    torch.library.register_autograd(f"mmdcn::{name}_backward", _refuse(name))
-    for device_type, key in _AUTOCAST_DEVICES.items():
-        _register_autocast(name, device_type, key, autocast_keeps)
-    _register_flops(name, flops)
-    _register_flops(f"{name}_backward", backward_flops)
-
-
-def _overload(name: str):
-    return getattr(torch.ops.mmdcn, name).default
-
-
-def _argument_names(op) -> list[str]:
-    return [argument.name for argument in op._schema.arguments]
+    register_derivatives(operator, _library, cast)
+    for key in _AUTOCAST_DEVICES.values():
+        _library.impl(name, _autocast_kernel(operator, key, cast), key)
+    _register_flops(operator.forward, flops)
+    _register_flops(operator.backward, backward_flops)
 
 
 def _is_channels_last(tensor: Tensor) -> bool:
@@ -162,32 +114,22 @@ def _is_channels_last(tensor: Tensor) -> bool:
     return channels_last and not tensor.is_contiguous()
 
 
-def _refuse(name: str) -> Callable:
-    def backward(ctx, *grads):
-        raise RuntimeError(
-            f"mmdcn::{name}: second derivatives are not implemented; mmdcn.ops.reference has them"
-        )
-
-    return backward
-
-
-def _register_autocast(name: str, device_type: str, key: str, keep: Collection[str]) -> None:
+def _autocast_kernel(operator: Operator, key: str, cast: Callable) -> Callable:
     # torch.library.register_autocast fixes the dtype; this one follows the autocast region.
-    op = _overload(name)
-    names = _argument_names(op)
     keys = torch._C.DispatchKeySet(getattr(torch._C.DispatchKey, key))
 
     def kernel(*args):
+        args = cast(args)  # before the guard, which switches autocast off
         with torch._C._ExcludeDispatchKeyGuard(keys):
-            return op(*cast_arguments(names, args, device_type, keep))
+            return operator.forward(*args)
 
-    _library.impl(name, kernel, key)
+    return kernel
 
 
-def _register_flops(name: str, formula: Callable[[SimpleNamespace], int]) -> None:
-    names = _argument_names(_overload(name))
+def _register_flops(op, formula: Callable[[SimpleNamespace], int]) -> None:
+    names = argument_names(op)
 
     def by_name(*shapes, out_shape, **_):
         return formula(SimpleNamespace(**dict(zip(names, shapes, strict=True)), output=out_shape))
 
-    register_flop_formula(getattr(torch.ops.mmdcn, name))(by_name)
+    register_flop_formula(op.overloadpacket)(by_name)

@@ -81,6 +81,7 @@ def _backward_flops(shapes) -> int:
 
 register(
     "dcnv3",
+    reference,
     output_shape=output_shape,
     differentiable=("input", "offset", "mask"),
     flops=_flops,

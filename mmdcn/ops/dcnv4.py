@@ -70,6 +70,7 @@ def _backward_flops(shapes) -> int:
 
 register(
     "dcnv4",
+    reference,
     output_shape=output_shape,
     differentiable=("input", "offset_mask"),
     flops=_flops,

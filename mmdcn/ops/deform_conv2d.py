@@ -107,8 +107,10 @@ def _backward_flops(shapes) -> int:
 
 register(
     "deform_conv2d",
+    optionally_modulated,
     output_shape=output_shape,
     differentiable=("input", ("offset", "mask"), ("weight", "bias")),
+    shared=("weight", "bias"),
     flops=_flops,
     backward_flops=_backward_flops,
     keeps_memory_format=("output", "input"),

@@ -91,6 +91,7 @@ def _backward_flops(shapes) -> int:
 
 register(
     "deform_ps_roi_pool",
+    reference,
     output_shape=output_shape,
     differentiable=("input", ("offset", "mask")),
     flops=_flops,

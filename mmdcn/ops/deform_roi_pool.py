@@ -77,6 +77,7 @@ def _backward_flops(shapes) -> int:
 
 register(
     "deform_roi_pool",
+    reference,
     output_shape=output_shape,
     differentiable=("input", ("offset", "mask")),
     flops=_flops,

@@ -51,6 +51,7 @@ def ps_roi_pool(
 # How many pixels a bin has, the shapes do not say: it counts as one.
 register(
     "ps_roi_pool",
+    reference,
     output_shape=output_shape,
     differentiable=("input",),
     flops=lambda shapes: math.prod(shapes.output),

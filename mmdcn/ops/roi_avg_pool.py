@@ -46,6 +46,7 @@ def roi_avg_pool(
 # How many pixels a bin has, the shapes do not say: it counts as one.
 register(
     "roi_avg_pool",
+    reference,
     output_shape=output_shape,
     differentiable=("input",),
     flops=lambda shapes: math.prod(shapes.output),

@@ -82,6 +82,10 @@ class Suite:
         suite.large = self.emulated
         return suite
 
+    def smallest(self) -> Arguments:
+        """Arguments of the first of the tiny configurations."""
+        return self.make(**next(iter(self.tiny.values())))
+
     def given(self, args: Arguments) -> list[str]:
         """Names of the differentiable arguments that are not None."""
         return [name for name in self.differentiable if args[name] is not None]
