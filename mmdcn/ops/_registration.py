@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.fx import Proxy
 from torch.utils.flop_counter import register_flop_formula
 
 from .. import _extension
@@ -29,7 +30,10 @@ def call(name: str, reference: Callable, *args: Any) -> Tensor:
         reference: takes the same arguments as the operator.
         args: those of the schema; pairs may be given as one integer.
     """
-    if not _extension.use_native(args[0].device.type):
+    symbolic = any(isinstance(arg, Proxy) for arg in args)
+    if symbolic and not _extension.schemas_available():
+        return torch.overrides.handle_torch_function(reference, args, *args)
+    if not symbolic and not _extension.use_native(args[0].device.type):
         return reference(*args)
     values = list(args)
     for position, argument in _pairs[name]:

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from mmdcn.ops.modules.layers import Linear
+from mmdcn.ops.modules.layers import linear
 
 
 @pytest.fixture
@@ -35,10 +35,10 @@ MAPS = {
 @pytest.mark.parametrize("kind", MAPS)
 def test_inference_is_the_product(kind, bias, convolutions):
     torch.manual_seed(0)
-    layer, x = Linear(16, 27, bias=bias), MAPS[kind]()
+    layer, x = nn.Linear(16, 27, bias=bias), MAPS[kind]()
     expected = x.double() @ layer.weight.double().T + (layer.bias.double() if bias else 0)
     with torch.no_grad():
-        actual = layer(x)
+        actual = linear(layer, x)
     assert actual.dtype == torch.float32 and actual.is_contiguous()
     assert actual.shape == expected.shape
     assert (actual - expected).norm() <= 1e-6 * expected.norm()
@@ -46,26 +46,42 @@ def test_inference_is_the_product(kind, bias, convolutions):
 
 
 def test_what_the_convolution_is_not_for(convolutions):
-    layer = Linear(16, 8)
-    plain = nn.Linear(16, 8)
-    plain.load_state_dict(layer.state_dict())
-    x = torch.randn(2, 5, 7, 16)
-    output = layer(x)
-    output.square().sum().backward()
-    plain(x).square().sum().backward()
-    assert torch.equal(layer.weight.grad, plain.weight.grad)
+    layer, x = nn.Linear(16, 8), torch.randn(2, 5, 7, 16)
+    assert torch.equal(linear(layer, x), layer(x))  # with gradients
     with torch.no_grad():
-        assert torch.equal(layer(x[0, 0]), plain(x[0, 0]))
-        assert layer(torch.empty(0, 5, 7, 16)).shape == (0, 5, 7, 8)
-        assert layer(torch.empty(2, 5, 0, 16)).shape == (2, 5, 0, 8)
+        assert torch.equal(linear(layer, x[0, 0]), layer(x[0, 0]))
+        assert linear(layer, torch.empty(0, 5, 7, 16)).shape == (0, 5, 7, 8)
+        assert linear(layer, torch.empty(2, 5, 0, 16)).shape == (2, 5, 0, 8)
         with torch.autocast("cpu", torch.bfloat16):
-            assert torch.equal(layer(x), plain(x))
-        assert torch.equal(layer.double()(x.double()), plain.double()(x.double()))
+            assert torch.equal(linear(layer, x), layer(x))
+        assert torch.equal(linear(layer.double(), x.double()), layer(x.double()))
+    assert convolutions == []
+
+
+def test_what_stands_in_the_place_of_a_linear_layer_is_called(convolutions):
+    class Doubled(nn.Linear):
+        def forward(self, x):
+            return 2 * super().forward(x)
+
+    layer, x = Doubled(16, 8), torch.randn(2, 5, 7, 16)
+    plain, seen = nn.Linear(16, 8), []
+    plain.register_forward_hook(lambda module, args, output: seen.append(output))
+    with torch.no_grad():
+        assert torch.equal(linear(layer, x), layer(x))
+        assert linear(plain, x) is seen[0]
     assert convolutions == []
 
 
 def test_a_traced_layer_is_a_linear_one():
     # What engines and exporters see does not depend on the CPU that it was traced on.
+    class Model(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Linear(16, 8)
+
+        def forward(self, x):
+            return linear(self.layer, x)
+
     with torch.no_grad():
-        graph = str(torch.jit.trace(Linear(16, 8), torch.randn(2, 5, 7, 16)).graph)
+        graph = str(torch.jit.trace(Model(), torch.randn(2, 5, 7, 16)).inlined_graph)
     assert "aten::linear" in graph and "conv" not in graph

@@ -20,7 +20,7 @@ from torch.utils.checkpoint import checkpoint
 from mmdcn.models.backbones.intern_image_archs import FLASH_INTERN_IMAGE, INTERN_IMAGE
 from mmdcn.models.pretrained import load_backbone_weights
 from mmdcn.ops import DCNv3, DCNv4
-from mmdcn.ops.modules.layers import Linear, build_act_layer, build_norm_layer, is_cpu_inference
+from mmdcn.ops.modules.layers import build_act_layer, build_norm_layer, is_cpu_inference, linear
 from mmdcn.registry import MODELS
 
 CLASSIFIER_HEADS = (
@@ -139,9 +139,9 @@ class MLPLayer(nn.Module):
     def __init__(self, channels: int, settings: Settings) -> None:
         super().__init__()
         hidden = int(channels * settings.mlp_ratio)
-        self.fc1 = Linear(channels, hidden)
+        self.fc1 = nn.Linear(channels, hidden)
         self.act = build_act_layer(settings.act_layer)
-        self.fc2 = Linear(hidden, channels, bias=settings.mlp_fc2_bias)
+        self.fc2 = nn.Linear(hidden, channels, bias=settings.mlp_fc2_bias)
         self.drop = nn.Dropout(settings.drop_rate)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -156,7 +156,8 @@ class MLPLayer(nn.Module):
         return torch.cat([self._forward(part) for part in rows.split(at_once)]).view_as(x)
 
     def _forward(self, x: Tensor) -> Tensor:
-        return self.drop(self.fc2(self.drop(self.act(self.fc1(x)))))
+        hidden = self.drop(self.act(linear(self.fc1, x)))
+        return self.drop(linear(self.fc2, hidden))
 
 
 def build_core_op(channels: int, group: int, settings: Settings) -> nn.Module:

@@ -6,6 +6,7 @@ import math
 
 import torch
 from torch import Tensor, nn
+from torch.fx import Proxy
 
 from ..dcnv3 import dcnv3
 from ..dcnv4 import dcnv4
@@ -90,7 +91,7 @@ class _DeformableConv2d(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """``(N, C, H, W)`` -> ``(N, O, Ho, Wo)``, in the memory format of `x`."""
         memory_format = torch.channels_last
-        if x.is_contiguous():
+        if isinstance(x, Proxy) or x.is_contiguous():
             memory_format = torch.contiguous_format
         x = x.contiguous(memory_format=torch.channels_last)
         output = self._aggregate(x, self.input_proj(x).permute(0, 2, 3, 1))

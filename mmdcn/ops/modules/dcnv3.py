@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..dcnv3 import dcnv3
-from .layers import Linear, ToChannelsFirst, build_act_layer, build_norm_layer
+from .layers import ToChannelsFirst, build_act_layer, build_norm_layer, check_maps, linear
 
 
 class DCNv3(nn.Module):
@@ -76,10 +76,10 @@ class DCNv3(nn.Module):
             build_norm_layer(channels, norm_layer, "channels_first", "channels_last"),
             build_act_layer(act_layer),
         )
-        self.offset = Linear(channels, group * points * 2)
-        self.mask = Linear(channels, group * points)
-        self.input_proj = Linear(channels, channels)
-        self.output_proj = Linear(channels, channels)
+        self.offset = nn.Linear(channels, group * points * 2)
+        self.mask = nn.Linear(channels, group * points)
+        self.input_proj = nn.Linear(channels, channels)
+        self.output_proj = nn.Linear(channels, channels)
         if center_feature_scale:
             self.center_feature_scale_proj_weight = nn.Parameter(torch.empty(group, channels))
             self.center_feature_scale_proj_bias = nn.Parameter(torch.empty(group))
@@ -98,13 +98,14 @@ class DCNv3(nn.Module):
             nn.init.zeros_(self.center_feature_scale_proj_bias)
 
     def forward(self, input: Tensor) -> Tensor:
-        """``(N, H, W, C)`` -> ``(N, Ho, Wo, C)``."""
-        value = self.input_proj(input)
+        """``(N, H, W, C)`` -> ``(N, Ho, Wo, C)``; raises ValueError for another shape."""
+        check_maps(input, self.channels)
+        value = linear(self.input_proj, input)
         query = self.dw_conv(self.to_channels_first(input))
         output = dcnv3(
             value,
-            self.offset(query),
-            self.mask(query),
+            linear(self.offset, query),
+            linear(self.mask, query),
             kernel_size=self.kernel_size,
             stride=self.stride,
             padding=self.pad,
@@ -119,7 +120,7 @@ class DCNv3(nn.Module):
                 query, self.center_feature_scale_proj_weight, self.center_feature_scale_proj_bias
             )
             output = mix_groups(output, value, gate.sigmoid())
-        return self.output_proj(output)
+        return linear(self.output_proj, output)
 
 
 def mix_groups(output: Tensor, value: Tensor, gate: Tensor) -> Tensor:

@@ -7,11 +7,12 @@ import math
 
 import torch
 from torch import Tensor, nn
+from torch.fx import Proxy
 from torch.nn import functional as F
 
 from ..dcnv4 import dcnv4
 from .dcnv3 import mix_groups
-from .layers import Linear
+from .layers import check_maps, linear
 
 
 class DCNv4(nn.Module):
@@ -69,7 +70,7 @@ class DCNv4(nn.Module):
         self.without_pointwise = without_pointwise
 
         used = group * (kernel_size**2 - remove_center) * 3
-        self.offset_mask = Linear(channels, math.ceil(used / 8) * 8)  # the rest is ignored
+        self.offset_mask = nn.Linear(channels, math.ceil(used / 8) * 8)  # the rest is ignored
         if dw_kernel_size is not None:
             self.offset_mask_dw = nn.Conv2d(
                 channels,
@@ -79,8 +80,8 @@ class DCNv4(nn.Module):
                 groups=channels,
             )
         if not without_pointwise:
-            self.value_proj = Linear(channels, channels)
-            self.output_proj = Linear(channels, channels, bias=output_bias)
+            self.value_proj = nn.Linear(channels, channels)
+            self.output_proj = nn.Linear(channels, channels, bias=output_bias)
         if center_feature_scale:
             self.center_feature_scale_proj_weight = nn.Parameter(torch.empty(group, channels))
             self.center_feature_scale_proj_bias = nn.Parameter(torch.empty(group))
@@ -107,18 +108,19 @@ class DCNv4(nn.Module):
             shape: ``(H, W)`` for a flattened map; None means that it is square.
 
         Raises:
-            ValueError: `shape` does not fit the length of a flattened map.
+            ValueError: `shape` does not fit the length of a flattened map, or `input` is none.
         """
-        flattened = input.dim() == 3
+        flattened = not isinstance(input, Proxy) and input.dim() == 3
         if flattened:
             input = input.unflatten(1, self._map_shape(input.shape[1], shape))
-        value = input if self.without_pointwise else self.value_proj(input)
+        check_maps(input, self.channels)
+        value = input if self.without_pointwise else linear(self.value_proj, input)
         query = input
         if self.dw_kernel_size is not None:
             query = self.offset_mask_dw(input.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
         output = dcnv4(
             value,
-            self.offset_mask(query),
+            linear(self.offset_mask, query),
             kernel_size=self.kernel_size,
             stride=self.stride,
             padding=self.pad,
@@ -133,7 +135,7 @@ class DCNv4(nn.Module):
             )
             output = mix_groups(output, value, gate.sigmoid())
         if not self.without_pointwise:
-            output = self.output_proj(output)
+            output = linear(self.output_proj, output)
         return output.flatten(1, 2) if flattened else output
 
     @staticmethod

@@ -120,11 +120,12 @@ class DeformPSRoIPoolPack(DeformPSRoIPool):
                 maps,
                 rois,
                 output_size=self.part_size,
+                output_channels=per_class * self.num_classes,
                 group_size=self.group_size,
                 sample_per_part=self.sample_per_part,
                 spatial_scale=self.spatial_scale,
             )
-            for maps in part_maps
+            for maps, per_class in zip(part_maps, (2, 1), strict=False)
         )
         return offset, *(logit.sigmoid() for logit in logits)
 

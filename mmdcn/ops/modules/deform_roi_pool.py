@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 from torch import Tensor, nn
+from torch.fx import Proxy
 
 from ..deform_roi_pool import deform_roi_pool
 from ..reference.arguments import IntPair, pair
@@ -92,7 +93,7 @@ class DeformRoIPoolPack(DeformRoIPool):
         return super().forward(input, rois, self._predict_offset(pooled))
 
     def _pool_plainly(self, input: Tensor, rois: Tensor) -> Tensor:
-        if input.shape[1] != self.output_channels:
+        if not isinstance(input, Proxy) and input.shape[1] != self.output_channels:
             raise ValueError(
                 f"input: expected {self.output_channels} channels (output_channels), "
                 f"got shape {tuple(input.shape)}"

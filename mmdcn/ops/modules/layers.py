@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.fx import Proxy
 from torch.nn import functional as F
 
 NORM_LAYERS = ("LN", "BN")
@@ -26,33 +27,45 @@ class ToChannelsLast(nn.Module):
 
 def is_cpu_inference(x: Tensor) -> bool:
     """Whether a layer of ``x`` runs on a CPU, as it is written here, and keeps nothing."""
-    recorded = torch.compiler.is_compiling() or torch.jit.is_tracing()
-    return x.device.type == "cpu" and not torch.is_grad_enabled() and not recorded
+    recorded = torch.compiler.is_compiling() or torch.jit.is_tracing() or isinstance(x, Proxy)
+    return not recorded and x.device.type == "cpu" and not torch.is_grad_enabled()
 
 
-class Linear(nn.Linear):
-    """``nn.Linear`` of channels-last maps, ``(..., W, C)``; the same up to rounding.
+def check_maps(x: Tensor, channels: int, name: str = "input") -> None:
+    """Raise ValueError unless ``x`` is ``(N, H, W, channels)``. Nothing can be asked of a proxy."""
+    if not isinstance(x, Proxy) and (x.dim() != 4 or x.shape[3] != channels):
+        raise ValueError(
+            f"{name}: expected a channels-last map (N, H, W, {channels}), "
+            f"got shape {tuple(x.shape)}"
+        )
+
+
+def linear(layer: nn.Module, x: Tensor) -> Tensor:
+    """``layer(x)`` for a linear layer and channels-last maps ``(..., W, C)``, up to rounding.
 
     PyTorch leaves float32 products on CPUs to MKL, which on AMD's has half the speed of oneDNN. So
-    inference there calls oneDNN, whose door is the convolution. Each row is an image of its own,
-    as one image of one thread would again be left to MKL.
+    inference there calls oneDNN, which PyTorch offers as a convolution only. Each row is an image
+    of its own, as one image of one thread would again be left to MKL. Whatever else stands in the
+    place of the layer (quantised, adapted, observed by hooks) is called as it is.
     """
+    if not (is_cpu_inference(x) and _suits_onednn(layer, x)):
+        return layer(x)
+    rows = x.reshape(-1, 1, *x.shape[-2:]).permute(0, 3, 1, 2)
+    y = F.conv2d(rows, layer.weight[..., None, None], layer.bias)
+    return y.permute(0, 2, 3, 1).reshape(*x.shape[:-1], layer.out_features)
 
-    def forward(self, x: Tensor) -> Tensor:
-        if not (is_cpu_inference(x) and self._suits_onednn(x)):
-            return super().forward(x)
-        rows = x.reshape(-1, 1, *x.shape[-2:]).permute(0, 3, 1, 2)
-        y = F.conv2d(rows, self.weight[..., None, None], self.bias)
-        return y.permute(0, 2, 3, 1).reshape(*x.shape[:-1], self.out_features)
 
-    def _suits_onednn(self, x: Tensor) -> bool:
-        return (
-            x.dtype == self.weight.dtype == torch.float32
-            and x.dim() > 2
-            and x.numel() > 0
-            and not torch.is_autocast_enabled("cpu")
-            and torch.backends.mkldnn.is_available()
-        )
+def _suits_onednn(layer: nn.Module, x: Tensor) -> bool:
+    plain = type(layer) is nn.Linear and not (layer._forward_hooks or layer._forward_pre_hooks)
+    return (
+        plain
+        and type(layer.weight) is nn.Parameter
+        and x.dtype == layer.weight.dtype == torch.float32
+        and x.dim() > 2
+        and x.numel() > 0
+        and not torch.is_autocast_enabled("cpu")
+        and torch.backends.mkldnn.is_available()
+    )
 
 
 def build_norm_layer(

@@ -5,7 +5,8 @@ Each message names the argument, what was expected and what was got.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import operator
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor
@@ -17,13 +18,23 @@ FLOATING = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 
 
 def pair(value: IntPair, name: str) -> list[int]:
-    """``value`` as two integers (height, width)."""
-    if isinstance(value, int):
+    """``value`` as two integers (height, width); raises ValueError for anything else.
+
+    NumPy's integers and the symbolic ones of torch.export are integers, too.
+    """
+    if isinstance(value, int | torch.SymInt):
         return [value, value]
-    value = list(value)
-    if len(value) != 2:
-        raise ValueError(f"{name}: expected one or two integers, got {value}")
-    return value
+    try:
+        if not isinstance(value, Iterable) or isinstance(value, Tensor):
+            return [_integer(value)] * 2
+        first, second = map(_integer, value)
+        return [first, second]
+    except (TypeError, ValueError):
+        raise ValueError(f"{name}: expected one or two integers, got {value!r}") from None
+
+
+def _integer(value) -> int:
+    return value if isinstance(value, int | torch.SymInt) else operator.index(value)
 
 
 def check_pair(value: Sequence[int], name: str, minimum: int) -> None:
