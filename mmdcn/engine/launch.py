@@ -12,6 +12,7 @@ from mmengine.dist import broadcast_object_list, is_main_process
 from mmengine.registry import RUNNERS, DefaultScope
 from mmengine.runner import Runner
 
+from mmdcn.checkpoints import CheckpointError
 from mmdcn.datasets.validation import (
     DatasetError,
     LabelMapError,
@@ -19,7 +20,6 @@ from mmdcn.datasets.validation import (
     check_label_maps_on_loading,
 )
 from mmdcn.engine import checkpoint
-from mmdcn.engine.checkpoint import CheckpointError
 
 LAUNCHERS = ("none", "pytorch", "slurm", "mpi")
 

@@ -417,7 +417,7 @@ def test_inference_gives_the_outputs_of_training(name, monkeypatch):
     randomise(model)
     image = torch.randn(2, 3, 72, 96)
     expected = model(image)
-    monkeypatch.setattr("mmdcn.models.backbones.intern_image.MLPLayer.tile", 5000)
+    monkeypatch.setattr("mmdcn.models.backbones.intern_image_blocks.MLPLayer.tile", 5000)
     mlp, rows = model.levels[0].blocks[0].mlp, []
     mlp.fc1.register_forward_hook(lambda module, args, output: rows.append(len(args[0])))
     with torch.no_grad():

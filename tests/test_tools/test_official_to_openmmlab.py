@@ -10,7 +10,7 @@ from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope
 from mmengine.runner import load_checkpoint
 
-from mmdcn.engine.checkpoint import CheckpointError
+from mmdcn.checkpoints import CheckpointError
 
 pytest.importorskip("mmdet")
 ROOT = Path(__file__).parents[2]

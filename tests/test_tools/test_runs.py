@@ -7,7 +7,7 @@ import pickle
 import pytest
 import torch
 
-from mmdcn.engine.checkpoint import load_checkpoint_file
+from mmdcn.checkpoints import load_checkpoint_file
 
 pytest.importorskip("mmdet")
 pytest.importorskip("mmseg")
@@ -128,6 +128,22 @@ def test_segmentor_trains_tests_and_draws(fcn):
     log = fcn.run("image_demo", "tiny_fcn.py", image, "run/iter_6.pth", "--out-file=drawn.png")
     assert "classes " in log
     assert cv2.imread(str(fcn / "drawn.png")).shape == (96, 96, 3)
+
+
+def test_offset_keys_of_early_mmdetection(fcn):
+    new = weights(fcn / "run" / "iter_6.pth")
+    old = {key.replace(".conv_offset.", "_offset."): value for key, value in new.items()}
+    assert "backbone.layer3.0.conv2_offset.bias" in old
+    meta = load_checkpoint_file(fcn / "run" / "iter_6.pth")["meta"]
+    torch.save(dict(state_dict=old, meta=meta), fcn / "old.pth")
+    image = fcn / "data" / "deformed_shapes" / "val" / "000001.jpg"
+    logs = [
+        fcn.run("test", "tiny_fcn.py", "old.pth", "--work-dir=old", "--show-dir=old_pictures"),
+        fcn.run("image_demo", "tiny_fcn.py", image, "old.pth", "--out-file=old.png"),
+    ]
+    for log in logs:
+        assert "missing keys" not in log and "unexpected key" not in log
+    assert scalars(fcn / "old", "aAcc") == {0: scalars(fcn / "run", "aAcc")[6]}
 
 
 def test_two_processes_train_like_one(fcn):

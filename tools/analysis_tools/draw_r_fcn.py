@@ -178,7 +178,7 @@ def main() -> None:
         raise launch.UsageError(f"--objects: expected a positive number, got {args.objects}")
     from mmdet.apis import init_detector
 
-    from mmdcn.models.r_fcn import RFCNRoIHead
+    from mmdcn.models.heads.r_fcn import RFCNRoIHead
 
     cfg = launch.read_config(args.config, args.cfg_options)
     model = init_detector(cfg, args.checkpoint, device=args.device)
