@@ -2,10 +2,6 @@
 
 import argparse
 
-import torch
-from mmengine.config import DictAction
-from mmengine.registry import MODELS, DefaultScope
-
 from mmdcn.analysis.flops import BOXES, MASKS, count_flops
 from mmdcn.engine import launch
 
@@ -26,7 +22,7 @@ def parse_args() -> argparse.Namespace:
         default="meta",
         help="meta (default) computes nothing; models with deformable attention need cpu or cuda",
     )
-    parser.add_argument("--cfg-options", nargs="+", action=DictAction, metavar="KEY=VALUE")
+    launch.add_config_options(parser)
     return parser.parse_args()
 
 
@@ -41,9 +37,7 @@ def main() -> None:
     if min(args.shape) < 1:
         raise launch.UsageError(f"--shape: expected two positive numbers, got {args.shape}")
     cfg = launch.read_config(args.config, args.cfg_options)
-    scope = launch.scope_of(cfg)
-    with DefaultScope.overwrite_default_scope(scope), torch.device(args.device):
-        model = MODELS.build(cfg.model)
+    model = launch.build_model(cfg, args.device)
     try:
         counts = count_flops(model, *args.shape)
     except (RuntimeError, NotImplementedError) as error:
