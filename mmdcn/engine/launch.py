@@ -65,6 +65,18 @@ def add_device(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_shape(parser: argparse.ArgumentParser) -> None:
+    """Add ``--shape`` of an image."""
+    parser.add_argument(
+        "--shape",
+        type=int,
+        nargs=2,
+        metavar=("HEIGHT", "WIDTH"),
+        default=(800, 1280),
+        help="size of the image (default: 800 1280)",
+    )
+
+
 def require_file(name: str, path: str) -> None:
     """Check that the file of an argument exists.
 

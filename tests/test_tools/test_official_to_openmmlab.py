@@ -1,6 +1,5 @@
 """Conversion of published checkpoints: key by key, and files that do not fit."""
 
-import importlib.util
 import os
 from pathlib import Path
 
@@ -18,12 +17,8 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
-def tool():
-    path = ROOT / "tools" / "model_converters" / "official_to_openmmlab.py"
-    spec = importlib.util.spec_from_file_location("official_to_openmmlab", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def tool(load_tool):
+    return load_tool("model_converters/official_to_openmmlab")
 
 
 NARROW = dict(channels=16, depths=(1, 1, 1, 1), groups=(1, 2, 4, 8))

@@ -17,14 +17,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         "--checkpoint", help="weights; without, untrained ones, which find other numbers of objects"
     )
-    parser.add_argument(
-        "--shape",
-        type=int,
-        nargs=2,
-        metavar=("HEIGHT", "WIDTH"),
-        default=(800, 1280),
-        help="size of the image (default: 800 1280)",
-    )
+    launch.add_shape(parser)
     parser.add_argument("--batch-size", type=int, default=1)
     parser.add_argument("--warmup", type=int, default=3, help="passes that do not count")
     parser.add_argument("--repeat", type=int, default=10, help="passes that count")

@@ -9,14 +9,7 @@ from mmdcn.engine import launch
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("config", help="config file of MMDetection or MMSegmentation")
-    parser.add_argument(
-        "--shape",
-        type=int,
-        nargs=2,
-        metavar=("HEIGHT", "WIDTH"),
-        default=(800, 1280),
-        help="size of the image (default: 800 1280)",
-    )
+    launch.add_shape(parser)
     parser.add_argument(
         "--device",
         default="meta",
