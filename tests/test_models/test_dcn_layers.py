@@ -63,8 +63,12 @@ def test_prefix_is_enough_to_find_the_layers():
 @pytest.mark.parametrize(
     "module, blocked",
     [
-        ("mmdcn.ops", ["mmengine", "mmcv", "mmdet", "mmseg"]),
-        ("mmdcn.models", ["mmcv", "mmdet", "mmseg"]),
+        ("mmdcn.ops", ["mmdcn.checkpoints", "mmengine", "mmcv", "mmdet", "mmseg"]),
+        ("mmdcn.checkpoints", ["mmdcn.ops", "mmengine", "mmcv", "mmdet", "mmseg"]),
+        ("mmdcn.models", ["mmdcn.engine", "mmcv", "mmdet", "mmseg"]),
+        ("mmdcn.engine", ["mmdcn.models", "mmcv", "mmdet", "mmseg"]),
+        ("mmdcn.engine.sharding", ["mmdcn.models", "mmcv", "mmdet", "mmseg"]),
+        ("mmdcn.engine.launch", ["mmdcn.models", "mmcv", "mmdet", "mmseg"]),
     ],
 )
 def test_layers_import_without_those_above(module, blocked):
