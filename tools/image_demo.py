@@ -5,7 +5,7 @@ from pathlib import Path
 
 import mmcv
 import torch
-from mmengine.config import Config, DictAction
+from mmengine.config import Config
 from mmengine.structures import PixelData
 
 from mmdcn.engine import launch
@@ -19,11 +19,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         "--out-file", help="picture to write (default: work_dirs/image_demo/<image name>)"
     )
-    parser.add_argument(
-        "--device",
-        default="cuda:0" if torch.cuda.is_available() else "cpu",
-        help="default: the first CUDA device, otherwise the CPU",
-    )
+    launch.add_device(parser)
     parser.add_argument(
         "--score-thr", type=float, default=0.3, help="lowest score of the boxes that are drawn"
     )
@@ -31,7 +27,7 @@ def parse_args() -> argparse.Namespace:
         "--zoom", type=int, default=1, help="enlarge the picture (not the model's input) this often"
     )
     parser.add_argument("--opacity", type=float, default=0.5, help="of the segments (mmseg)")
-    parser.add_argument("--cfg-options", nargs="+", action=DictAction, metavar="KEY=VALUE")
+    launch.add_config_options(parser)
     return parser.parse_args()
 
 
@@ -41,6 +37,7 @@ def enlarge(maps: torch.Tensor, zoom: int) -> torch.Tensor:
 
 
 def draw_detections(cfg: Config, image, args: argparse.Namespace, out_file: str) -> str:
+    # segmentors do without MMDetection
     from mmdet.apis import inference_detector, init_detector
     from mmdet.registry import VISUALIZERS
 
@@ -65,6 +62,7 @@ def draw_detections(cfg: Config, image, args: argparse.Namespace, out_file: str)
 
 
 def draw_segments(cfg: Config, image, args: argparse.Namespace, out_file: str) -> str:
+    # detectors do without MMSegmentation
     from mmseg.apis import inference_model, init_model, show_result_pyplot
 
     if "test_pipeline" not in cfg:
@@ -88,8 +86,7 @@ def draw_segments(cfg: Config, image, args: argparse.Namespace, out_file: str) -
 
 def main() -> None:
     args = parse_args()
-    if not Path(args.image).is_file():
-        raise launch.UsageError(f"image {args.image}: there is no such file")
+    launch.require_file("image", args.image)
     if args.zoom < 1:
         raise launch.UsageError(f"--zoom: a positive integer was expected, got {args.zoom}")
     image = mmcv.imread(args.image)

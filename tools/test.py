@@ -97,7 +97,7 @@ def main() -> None:
 
     runner = launch.build_runner(cfg, ("test",))
     if args.out and scope == "mmdet":
-        from mmdet.evaluation import DumpDetResults
+        from mmdet.evaluation import DumpDetResults  # segmentors do without MMDetection
 
         runner.test_evaluator.metrics.append(DumpDetResults(out_file_path=args.out))
     runner.test()

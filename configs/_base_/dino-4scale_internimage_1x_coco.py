@@ -2,7 +2,9 @@
 # backbone, the channels of the neck and the learning rates.
 _base_ = "mmdet::dino/dino-4scale_r50_8xb2-12e_coco.py"
 
-custom_imports = dict(imports=["mmdcn.models.detectors"], allow_failed_imports=False)
+custom_imports = dict(
+    imports=["mmdcn.models.detectors", "mmdcn.models.heads.dino"], allow_failed_imports=False
+)
 
 model = dict(
     type="mmdcn.DINO",

@@ -6,7 +6,7 @@
 # all that differs between the heads of the two R-FCN demos.
 _base_ = "./mask-rcnn_r50_fpn_demo.py"
 
-custom_imports = dict(imports=["mmdcn.models.r_fcn"], allow_failed_imports=False)
+custom_imports = dict(imports=["mmdcn.models.heads.r_fcn"], allow_failed_imports=False)
 
 stride = 16
 base_channels = 16

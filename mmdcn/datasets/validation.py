@@ -78,7 +78,7 @@ def check_label_maps_on_loading(cfg: Config, loaders: tuple[str, ...]) -> None:
     Raises:
         DatasetError: A data set class refuses its arguments.
     """
-    from mmseg.datasets import BaseSegDataset
+    from mmseg.datasets import BaseSegDataset  # configs of MMDetection do without
 
     for loader in loaders:
         start = f"{loader}_dataloader.dataset"
@@ -126,6 +126,8 @@ def _check_dataset(dataset_cfg: dict, field: str, labelled: bool, logger: loggin
     if dataset is None:
         return
     cls = type(dataset)
+    # MMDetection and MMSegmentation are imported only where a data set has done so already: either
+    # may be missing.
     toolboxes = {base.__module__.split(".")[0] for base in cls.__mro__}
     if "mmdet" in toolboxes:
         from mmdet.datasets import CocoDataset

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import torch
 from mmengine.hooks import Hook
-from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.runner import Runner
 from torch import Tensor, nn
 
+from mmdcn.engine.wrappers import unwrapped
 from mmdcn.registry import HOOKS
 
 
@@ -33,10 +33,7 @@ class ChannelsLastHook(Hook):
     """
 
     def before_run(self, runner: Runner) -> None:
-        model = runner.model
-        # several processes, test-time augmentation, or both
-        while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
-            model = model.module
+        model = unwrapped(runner.model)
         if not hasattr(model, "backbone"):
             raise TypeError(
                 f"ChannelsLastHook: expected a model with a backbone, got {type(model).__name__}"

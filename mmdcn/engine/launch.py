@@ -9,9 +9,11 @@ from pathlib import Path
 import torch
 from mmengine.config import Config, DictAction
 from mmengine.dist import broadcast_object_list, is_main_process
-from mmengine.registry import RUNNERS, DefaultScope
+from mmengine.registry import MODELS, RUNNERS, DefaultScope
 from mmengine.runner import Runner
+from torch import nn
 
+from mmdcn.checkpoints import CheckpointError
 from mmdcn.datasets.validation import (
     DatasetError,
     LabelMapError,
@@ -19,7 +21,6 @@ from mmdcn.datasets.validation import (
     check_label_maps_on_loading,
 )
 from mmdcn.engine import checkpoint
-from mmdcn.engine.checkpoint import CheckpointError
 
 LAUNCHERS = ("none", "pytorch", "slurm", "mpi")
 
@@ -33,13 +34,7 @@ def add_common_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--work-dir", help="folder for logs and checkpoints (default: work_dirs/<config name>)"
     )
-    parser.add_argument(
-        "--cfg-options",
-        nargs="+",
-        action=DictAction,
-        metavar="KEY=VALUE",
-        help="override config values, e.g. model.backbone.depth=101 or data.keys=[a,b]",
-    )
+    add_config_options(parser)
     parser.add_argument(
         "--launcher",
         choices=LAUNCHERS,
@@ -48,6 +43,48 @@ def add_common_arguments(parser: argparse.ArgumentParser) -> None:
     )
     # torch.distributed.launch passes it; torchrun and the others set LOCAL_RANK.
     parser.add_argument("--local_rank", "--local-rank", type=int, default=0, help=argparse.SUPPRESS)
+
+
+def add_config_options(parser: argparse.ArgumentParser) -> None:
+    """Add ``--cfg-options``, for :func:`read_config`."""
+    parser.add_argument(
+        "--cfg-options",
+        nargs="+",
+        action=DictAction,
+        metavar="KEY=VALUE",
+        help="override config values, e.g. model.backbone.depth=101 or data.keys=[a,b]",
+    )
+
+
+def add_device(parser: argparse.ArgumentParser) -> None:
+    """Add ``--device``."""
+    parser.add_argument(
+        "--device",
+        default="cuda:0" if torch.cuda.is_available() else "cpu",
+        help="default: the first CUDA device, otherwise the CPU",
+    )
+
+
+def add_shape(parser: argparse.ArgumentParser) -> None:
+    """Add ``--shape`` of an image."""
+    parser.add_argument(
+        "--shape",
+        type=int,
+        nargs=2,
+        metavar=("HEIGHT", "WIDTH"),
+        default=(800, 1280),
+        help="size of the image (default: 800 1280)",
+    )
+
+
+def require_file(name: str, path: str) -> None:
+    """Check that the file of an argument exists.
+
+    Raises:
+        UsageError: It does not.
+    """
+    if not Path(path).is_file():
+        raise UsageError(f"{name} {path}: there is no such file")
 
 
 def read_config(file: str, options: dict | None = None) -> Config:
@@ -60,8 +97,7 @@ def read_config(file: str, options: dict | None = None) -> Config:
     Raises:
         UsageError: The file does not exist, or a module of its ``custom_imports`` is missing.
     """
-    if not Path(file).is_file():
-        raise UsageError(f"config {file}: there is no such file")
+    require_file("config", file)
     try:
         cfg = Config.fromfile(file)
     except ImportError as error:
@@ -102,6 +138,16 @@ def scope_of(cfg: Config) -> str:
             f"default_scope: the tools run configs of mmdet and mmseg, this one says {scope!r}"
         )
     return scope
+
+
+def build_model(cfg: Config, device: str = "cpu") -> nn.Module:
+    """The model of a config on a device, ``meta`` for instance; no weights are loaded.
+
+    Raises:
+        UsageError: Its ``default_scope`` is not ours, see :func:`scope_of`.
+    """
+    with DefaultScope.overwrite_default_scope(scope_of(cfg)), torch.device(device):
+        return MODELS.build(cfg.model)
 
 
 def build_runner(cfg: Config, loaders: tuple[str, ...]) -> Runner:

@@ -11,14 +11,17 @@ from mmengine.optim import BaseOptimWrapper
 from torch import Tensor, nn
 from torch.distributed.fsdp import FullyShardedDataParallel
 
+from mmdcn.checkpoints import rename_old_offset_keys
 from mmdcn.engine.optimizers.layer_decay import note_dimensions
-from mmdcn.models.backbones.intern_image import InternImageLayer
 from mmdcn.registry import STRATEGIES
 
 
 def is_unit(module: nn.Module, recurse: bool, nonwrapped_numel: int) -> bool:
-    """FSDP's ``auto_wrap_policy``: the parameters of a block are gathered together."""
-    return recurse or isinstance(module, InternImageLayer)
+    """FSDP's ``auto_wrap_policy``: the parameters of a block are gathered together.
+
+    A class says with ``is_sharding_unit = True`` that its modules are such blocks.
+    """
+    return recurse or getattr(module, "is_sharding_unit", False)
 
 
 def clip_sharded_norm(
@@ -48,7 +51,7 @@ def clip_sharded_norm(
 class FSDPStrategy(MMEngineFSDPStrategy):
     """MMEngine's strategy for FullyShardedDataParallel, with what the recipes here need.
 
-    It also runs on CPUs and resumes with current PyTorch, treats one block of an InternImage as a
+    It also runs on CPUs and resumes with current PyTorch, treats a block of an InternImage as a
     unit and the rest of the model as another, clips by the norm of the whole gradient and not of a
     process's shards, and lets optimizer constructors know which parameters are vectors.
 
@@ -67,6 +70,10 @@ class FSDPStrategy(MMEngineFSDPStrategy):
                 config.offload_to_cpu = False
         self.model_wrapper = wrapper | dict(self.model_wrapper or {})
         return super()._wrap_model(model)
+
+    def load_model_state_dict(self, state_dict: dict, **kwargs) -> None:
+        own = set(self.id_to_name.values())  # names of the parameters before they were flattened
+        super().load_model_state_dict(rename_old_offset_keys(state_dict, own), **kwargs)
 
     def build_optim_wrapper(
         self, optim_wrapper: BaseOptimWrapper | dict, model: nn.Module | None = None

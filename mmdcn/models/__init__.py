@@ -1,8 +1,10 @@
-"""Layers and backbones for OpenMMLab configs; importing this module registers all of them.
+"""What configs name; importing this module registers backbones and layers.
 
 It needs MMEngine only. MMDetection and MMSegmentation find the modules by the prefix ``mmdcn.``.
+Heads and detectors extend theirs, so a config imports their modules itself:
+``mmdcn.models.detectors`` and the modules of ``mmdcn.models.heads``.
 """
 
-from mmdcn.models import backbones, dcn, norm, roi_extractor
+from mmdcn.models import backbones, layers
 
-__all__ = ["backbones", "dcn", "norm", "roi_extractor"]
+__all__ = ["backbones", "layers"]

@@ -1,6 +1,5 @@
 """Deformable operators for plain PyTorch; no OpenMMLab package is imported here."""
 
-from . import _old_checkpoints as _old_checkpoints
 from . import reference as reference
 from .dcnv3 import dcnv3 as dcnv3
 from .dcnv4 import dcnv4 as dcnv4

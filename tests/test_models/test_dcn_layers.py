@@ -1,6 +1,5 @@
 """mmdcn.DCN and mmdcn.DCNv2 inside unmodified ResNets of MMDetection and MMSegmentation."""
 
-import copy
 import subprocess
 import sys
 import textwrap
@@ -9,8 +8,12 @@ import pytest
 import torch
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import MODELS, DefaultScope
+from mmengine.runner import checkpoint as mmengine_checkpoint
 from mmengine.runner import load_checkpoint
 from torch import nn
+
+from mmdcn.checkpoints import rename_old_offset_keys
+from mmdcn.engine import checkpoint
 
 pytest.importorskip("mmdet")
 pytest.importorskip("mmseg")
@@ -60,8 +63,12 @@ def test_prefix_is_enough_to_find_the_layers():
 @pytest.mark.parametrize(
     "module, blocked",
     [
-        ("mmdcn.ops", ["mmengine", "mmcv", "mmdet", "mmseg"]),
-        ("mmdcn.models", ["mmcv", "mmdet", "mmseg"]),
+        ("mmdcn.ops", ["mmdcn.checkpoints", "mmengine", "mmcv", "mmdet", "mmseg"]),
+        ("mmdcn.checkpoints", ["mmdcn.ops", "mmengine", "mmcv", "mmdet", "mmseg"]),
+        ("mmdcn.models", ["mmdcn.engine", "mmcv", "mmdet", "mmseg"]),
+        ("mmdcn.engine", ["mmdcn.models", "mmcv", "mmdet", "mmseg"]),
+        ("mmdcn.engine.sharding", ["mmdcn.models", "mmcv", "mmdet", "mmseg"]),
+        ("mmdcn.engine.launch", ["mmdcn.models", "mmcv", "mmdet", "mmseg"]),
     ],
 )
 def test_layers_import_without_those_above(module, blocked):
@@ -136,7 +143,7 @@ def test_frozen_stages_freeze_the_offsets_too(scope, dcn_type):
 
 
 def torch_load(model, state_dict, path):
-    model.load_state_dict(state_dict, strict=True)
+    model.load_state_dict(rename_old_offset_keys(state_dict, model.state_dict()), strict=True)
 
 
 def mmengine_load(model, state_dict, path):
@@ -146,8 +153,10 @@ def mmengine_load(model, state_dict, path):
 
 @pytest.mark.parametrize("load", [torch_load, mmengine_load])
 @pytest.mark.parametrize("dcn_type", TYPES)
-def test_loads_checkpoints_with_the_old_offset_keys(scope, dcn_type, load, tmp_path):
-    model = copy.deepcopy(build_resnet(scope, dcn_type))
+def test_loads_checkpoints_with_the_old_offset_keys(scope, dcn_type, load, tmp_path, monkeypatch):
+    # what checkpoint.install() does to the whole process
+    monkeypatch.setattr(mmengine_checkpoint, "load_state_dict", checkpoint.load_state_dict)
+    model = build_resnet(scope, dcn_type)
     new = {key: torch.rand_like(value.float()) for key, value in model.state_dict().items()}
     old = {key.replace(".conv_offset.", "_offset."): value for key, value in new.items()}
     assert "layer2.0.conv2_offset.weight" in old

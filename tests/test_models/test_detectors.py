@@ -10,7 +10,8 @@ from torch.nn import functional as F
 
 pytest.importorskip("mmdet")
 
-from mmdcn.models.detectors.dino import CBDINOHead, DINOHead, QueryPositionHead  # noqa: E402
+from mmdcn.models.detectors.dino import QueryPositionHead  # noqa: E402
+from mmdcn.models.heads.dino import CBDINOHead, DINOHead  # noqa: E402
 
 
 def sine_encoding(boxes, features):

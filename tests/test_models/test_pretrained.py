@@ -8,7 +8,7 @@ import torch
 from mmengine.registry import MODELS
 
 import mmdcn.models  # noqa: F401
-from mmdcn.engine.checkpoint import CheckpointError
+from mmdcn.checkpoints import CheckpointError
 
 CFG = dict(channels=16, depths=(1, 1, 2, 1), groups=(1, 2, 4, 8), layer_scale=1.0)
 CLASSIFIER = {

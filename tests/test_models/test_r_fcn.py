@@ -14,7 +14,7 @@ pytest.importorskip("mmdet")
 
 from mmdet.structures import DetDataSample  # noqa: E402
 
-from mmdcn.models.r_fcn import RFCNBBoxHead, RFCNRoIHead, RPNHead  # noqa: E402
+from mmdcn.models.heads.r_fcn import RFCNBBoxHead, RFCNRoIHead, RPNHead  # noqa: E402
 
 K, STRIDE, CHANNELS, CLASSES = 3, 4, 5, 2
 IMAGE = (36, 44)

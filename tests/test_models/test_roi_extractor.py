@@ -5,7 +5,7 @@ import torch
 from mmengine.registry import MODELS, DefaultScope
 
 from mmdcn import ops
-from mmdcn.models.roi_extractor import SingleRoIExtractor
+from mmdcn.models.layers.roi_extractor import SingleRoIExtractor
 
 LAYERS = [
     "DeformPSRoIPool",

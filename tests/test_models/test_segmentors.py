@@ -85,7 +85,7 @@ class TestMask2FormerPrediction:
     @pytest.fixture
     def predict(self, monkeypatch):
         pytest.importorskip("mmdet")
-        from mmdcn.models.segmentors import Mask2FormerHead
+        from mmdcn.models.heads.mask2former import Mask2FormerHead
 
         head = object.__new__(Mask2FormerHead)
         torch.nn.Module.__init__(head)

@@ -1,3 +1,5 @@
+import importlib.util
+import json
 import os
 import subprocess
 import sys
@@ -45,6 +47,29 @@ class Workspace:
         )
         assert (done.returncode != 0) == fails, done.stdout[-5000:]
         return done.stdout
+
+    def scalars(self, work_dir: str, key: str) -> dict:
+        """Values of a logged scalar by iteration, over all runs in a work folder."""
+        records = [
+            json.loads(line)
+            for file in sorted((self.path / work_dir).glob("*/vis_data/scalars.json"))
+            for line in file.read_text().splitlines()
+        ]
+        return {record["step"]: record[key] for record in records if key in record}
+
+
+@pytest.fixture(scope="session")
+def load_tool(root):
+    """Imports a script by its path below ``tools``, without ``.py``."""
+
+    def load(name):
+        path = root / "tools" / f"{name}.py"
+        spec = importlib.util.spec_from_file_location(path.stem, path)
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        return module
+
+    return load
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,5 @@
 """Counting operations and measuring latency."""
 
-import importlib.util
 import re
 
 import pytest
@@ -15,16 +14,12 @@ pytest.importorskip("mmdet")
 
 
 @pytest.fixture
-def run(root, monkeypatch, capsys):
+def run(load_tool, monkeypatch, capsys):
     """Runs a tool of tools/analysis_tools in this process; returns what it printed."""
 
     def run(name, *args):
-        path = root / "tools" / "analysis_tools" / f"{name}.py"
-        spec = importlib.util.spec_from_file_location(name, path)
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-        monkeypatch.setattr("sys.argv", [path.name, *map(str, args)])
-        module.main()
+        monkeypatch.setattr("sys.argv", [f"{name}.py", *map(str, args)])
+        load_tool(f"analysis_tools/{name}").main()
         return capsys.readouterr().out
 
     return run

@@ -1,6 +1,5 @@
 """The picture of R-FCN's bins, score maps and votes."""
 
-import importlib.util
 import itertools
 
 import pytest
@@ -16,12 +15,8 @@ pytest.importorskip("matplotlib")
 
 
 @pytest.fixture
-def tool(root):
-    path = root / "tools" / "analysis_tools" / "draw_r_fcn.py"
-    spec = importlib.util.spec_from_file_location("draw_r_fcn", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def tool(load_tool):
+    return load_tool("analysis_tools/draw_r_fcn")
 
 
 def ramps(scale, size):

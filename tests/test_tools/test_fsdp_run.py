@@ -1,6 +1,5 @@
 """The largest models, in shards over two processes, as a user trains them."""
 
-import json
 import math
 
 import pytest
@@ -9,21 +8,12 @@ pytest.importorskip("mmdet")
 pytestmark = pytest.mark.slow
 
 
-def scalars(work_dir, key):
-    records = [
-        json.loads(line)
-        for file in sorted(work_dir.glob("*/vis_data/scalars.json"))
-        for line in file.read_text().splitlines()
-    ]
-    return {record["step"]: record[key] for record in records if key in record}
-
-
 def test_trains_resumes_and_serves_other_configs(workspace):
     run = workspace / "work_dirs" / "tiny_fsdp"
     workspace.run("train", "tiny_fsdp.py", processes=2)
     more = ["--resume", "--cfg-options", "train_cfg.max_iters=4"]
     log = workspace.run("train", "tiny_fsdp.py", *more, processes=2)
-    losses = scalars(run, "loss")
+    losses = workspace.scalars(run, "loss")
     assert sorted(losses) == [1, 2, 3, 4] and all(map(math.isfinite, losses.values()))
     assert (run / "last_checkpoint").read_text().endswith("iter_4.pth")
     assert "coco/bbox_mAP" in log

@@ -7,7 +7,7 @@ import sys
 import pytest
 import torch
 
-from mmdcn.engine.checkpoint import load_checkpoint_file
+from mmdcn.checkpoints import load_checkpoint_file
 
 pytest.importorskip("mim")
 pytest.importorskip("mmdet")

@@ -1,6 +1,5 @@
 """Conversion of published checkpoints: key by key, and files that do not fit."""
 
-import importlib.util
 import os
 from pathlib import Path
 
@@ -9,20 +8,17 @@ import torch
 from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope
 from mmengine.runner import load_checkpoint
+from official_keys import WIDTHS, official_dino, official_mask2former, official_upernet
 
-from mmdcn.engine.checkpoint import CheckpointError
+from mmdcn.checkpoints import CheckpointError
 
 pytest.importorskip("mmdet")
 ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
-def tool():
-    path = ROOT / "tools" / "model_converters" / "official_to_openmmlab.py"
-    spec = importlib.util.spec_from_file_location("official_to_openmmlab", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def tool(load_tool):
+    return load_tool("model_converters/official_to_openmmlab")
 
 
 NARROW = dict(channels=16, depths=(1, 1, 1, 1), groups=(1, 2, 4, 8))
@@ -50,48 +46,6 @@ def build(config, device="cpu"):
 def dino(tmp_path_factory):
     path = tmp_path_factory.mktemp("dino") / "dino.py"
     return write_config(path, "internimage/dino-4scale_internimage-t_1x_coco.py", DINO_NARROW)
-
-
-def official_dino():
-    """(official key, MMDetection 3.x key, shape) of DINO's transformer with two layers each."""
-    t = "bbox_head.transformer."
-    linear = lambda o, i: [("weight", (o, i)), ("bias", (o,))]  # noqa: E731
-    norm = [("weight", (256,)), ("bias", (256,))]
-    keys = [(f"{t}level_embeds", "level_embed", (4, 256))]
-
-    def add(old, new, leaves):
-        keys.extend((f"{old}.{leaf}", f"{new}.{leaf}", shape) for leaf, shape in leaves)
-
-    add(f"{t}enc_output", "memory_trans_fc", linear(256, 256))
-    add(f"{t}enc_output_norm", "memory_trans_norm", norm)
-    add(f"{t}query_embed", "query_embedding", [("weight", (30, 256))])
-    add("bbox_head.label_embedding", "dn_query_generator.label_embedding", [("weight", (80, 256))])
-    for coder, attention in (("encoder", "self_attn"), ("decoder", "cross_attn")):
-        for i in range(2):
-            old, new = f"{t}{coder}.layers.{i}", f"{coder}.layers.{i}"
-            number = 0 if coder == "encoder" else 1
-            for leaf, size in (("sampling_offsets", 256), ("attention_weights", 128),
-                               ("value_proj", 256), ("output_proj", 256)):  # fmt: skip
-                add(f"{old}.attentions.{number}.{leaf}", f"{new}.{attention}.{leaf}",
-                    linear(size, 256))  # fmt: skip
-            for leaf, (o, n) in (("0.0", (2048, 256)), ("1", (256, 2048))):
-                add(f"{old}.ffns.0.layers.{leaf}", f"{new}.ffn.layers.{leaf}", linear(o, n))
-            for k in range(2 + number):
-                add(f"{old}.norms.{k}", f"{new}.norms.{k}", norm)
-            if coder == "decoder":
-                attn = f"{old}.attentions.0.attn", f"{new}.self_attn.attn"
-                add(*attn, [("in_proj_weight", (768, 256)), ("in_proj_bias", (768,))])
-                add(f"{attn[0]}.out_proj", f"{attn[1]}.out_proj", linear(256, 256))
-    add(f"{t}decoder.ref_point_head.0", "decoder.ref_point_head.layers.0", linear(256, 512))
-    add(f"{t}decoder.ref_point_head.2", "decoder.ref_point_head.layers.1", linear(256, 256))
-    add(f"{t}decoder.norm", "decoder.norm", norm)
-    for i in range(3):
-        key = f"bbox_head.cls_branches.{i}"
-        add(key, key, linear(80, 256))
-        for k, size in ((0, 256), (2, 256), (4, 4)):
-            key = f"bbox_head.reg_branches.{i}.{k}"
-            add(key, key, linear(size, 256))
-    return keys
 
 
 def official_file(model, keys):
@@ -172,11 +126,7 @@ RCNN = dict(backbone=NARROW, neck=dict(in_channels=[16, 32, 64, 128]))
 
 @pytest.mark.parametrize("entry", ["model", "model_ema"])
 def test_classifier(tool, entry, tmp_path, monkeypatch):
-    config = write_config(
-        tmp_path / "flash.py",
-        "flash_internimage/mask-rcnn_flash-internimage-t_fpn_1x_coco.py",
-        RCNN,
-    )
+    config = write_config(tmp_path / "flash.py", FLASH, RCNN)
     backbone = build(config).backbone.state_dict()
     theirs = {k: torch.randn_like(v) for k, v in backbone.items() if "gamma" not in k}
     expected = {f"backbone.{k}": v for k, v in theirs.items()}
@@ -190,11 +140,7 @@ def test_classifier(tool, entry, tmp_path, monkeypatch):
 
 
 def test_detectors_whose_keys_have_not_changed(tool, tmp_path):
-    config = write_config(
-        tmp_path / "flash.py",
-        "flash_internimage/mask-rcnn_flash-internimage-t_fpn_1x_coco.py",
-        RCNN,
-    )
+    config = write_config(tmp_path / "flash.py", FLASH, RCNN)
     own = build(config, "meta").state_dict()
     # as the official neck with layer norms names them
     assert own["neck.lateral_convs.3.ln.weight"].shape == (256,)
@@ -207,82 +153,6 @@ def test_detectors_whose_keys_have_not_changed(tool, tmp_path):
 
 UPERNET = "internimage/upernet_internimage-t_160k_ade20k-512x512.py"
 MASK2FORMER = "flash_internimage/mask2former_flash-internimage-t_160k_ade20k-512x512.py"
-WIDTHS = (16, 32, 64, 128)
-
-
-def official_upernet():
-    """(key, shape) of UPerNet's heads with 24 and 16 channels, as MMSegmentation 0.x has them."""
-    norm = dict(weight=1, bias=1, running_mean=1, running_var=1)
-
-    def conv_module(key, out, into, size):
-        yield f"{key}.conv.weight", (out, into, size, size)
-        yield from ((f"{key}.bn.{leaf}", (out,)) for leaf in norm)
-        yield f"{key}.bn.num_batches_tracked", ()
-
-    head, auxiliary = "decode_head", "auxiliary_head"
-    for i in range(4):
-        yield from conv_module(f"{head}.psp_modules.{i}.1", 24, 128, 1)
-    yield from conv_module(f"{head}.bottleneck", 24, 128 + 4 * 24, 3)
-    for i in range(3):
-        yield from conv_module(f"{head}.lateral_convs.{i}", 24, WIDTHS[i], 1)
-        yield from conv_module(f"{head}.fpn_convs.{i}", 24, 24, 3)
-    yield from conv_module(f"{head}.fpn_bottleneck", 24, 4 * 24, 3)
-    yield from conv_module(f"{auxiliary}.convs.0", 16, 64, 3)
-    for key, width in ((head, 24), (auxiliary, 16)):
-        yield f"{key}.conv_seg.weight", (150, width, 1, 1)
-        yield f"{key}.conv_seg.bias", (150,)
-
-
-def official_mask2former(queries=20, width=32, heads=4, ffn=48):
-    """(official key, MMDetection 3.x key, shape) of Mask2Former's head with narrow layers."""
-    linear = lambda o, i: [("weight", (o, i)), ("bias", (o,))]  # noqa: E731
-    norm = [("weight", (width,)), ("bias", (width,))]
-    keys = []
-
-    def add(old, leaves, new=None):
-        keys.extend(
-            (f"decode_head.{old}.{leaf}", f"decode_head.{new or old}.{leaf}", shape)
-            for leaf, shape in leaves
-        )
-
-    pixel = "pixel_decoder"
-    for i, channels in enumerate(reversed(WIDTHS[1:])):
-        add(f"{pixel}.input_convs.{i}.conv", [("weight", (width, channels, 1, 1)), norm[1]])
-        add(f"{pixel}.input_convs.{i}.gn", norm)
-    for name, channels, size in (("lateral_convs", WIDTHS[0], 1), ("output_convs", width, 3)):
-        add(f"{pixel}.{name}.0.conv", [("weight", (width, channels, size, size))])
-        add(f"{pixel}.{name}.0.gn", norm)
-    add(f"{pixel}.mask_feature", [("weight", (width, width, 1, 1)), norm[1]])
-    add(f"{pixel}.level_encoding", [("weight", (3, width))])
-    points = 3 * 4 * heads  # levels, points
-    for i in range(6):
-        old = f"{pixel}.encoder.layers.{i}"
-        for leaf, out in (("sampling_offsets", 2 * points), ("attention_weights", points),
-                          ("value_proj", width), ("output_proj", width)):  # fmt: skip
-            add(f"{old}.attentions.0.{leaf}", linear(out, width), f"{old}.self_attn.{leaf}")
-        for leaf, o, n in (("0.0", ffn, width), ("1", width, ffn)):
-            add(f"{old}.ffns.0.layers.{leaf}", linear(o, n), f"{old}.ffn.layers.{leaf}")
-        for k in range(2):
-            add(f"{old}.norms.{k}", norm)
-    for i in range(9):
-        old = f"transformer_decoder.layers.{i}"
-        # the first attention looks at the image, the second at the other queries
-        for k, name in enumerate(("cross_attn", "self_attn")):
-            attention = f"{old}.attentions.{k}.attn", f"{old}.{name}.attn"
-            packed = [("in_proj_weight", (3 * width, width)), ("in_proj_bias", (3 * width,))]
-            add(attention[0], packed, attention[1])
-            add(f"{attention[0]}.out_proj", linear(width, width), f"{attention[1]}.out_proj")
-        for leaf, o, n in (("0.0", ffn, width), ("1", width, ffn)):
-            add(f"{old}.ffns.0.layers.{leaf}", linear(o, n), f"{old}.ffn.layers.{leaf}")
-        for k in range(3):
-            add(f"{old}.norms.{k}", norm)
-    add("transformer_decoder.post_norm", norm)
-    for name, rows in (("query_embed", queries), ("query_feat", queries), ("level_embed", 3)):
-        add(name, [("weight", (rows, width))])
-    add("cls_embed", linear(151, width))
-    for k in (0, 2, 4):
-        add(f"mask_embed.{k}", linear(width, width))
-    return keys
 
 
 def backbone_weights(model):
@@ -381,7 +251,7 @@ def test_mask2former_of_other_classes(tool, tmp_path, monkeypatch):
         assert torch.equal(value, same[key]), key
 
 
-@pytest.mark.parametrize("old", ["_offset.", ".conv_offset_mask."])
+@pytest.mark.parametrize("old", ["_offset.", ".conv_offset_mask.", ".conv_offset."])
 def test_early_deformable_layers(tool, old):
     own = build(ROOT / "configs" / "dcn" / "faster-rcnn_r50-mdconv-c3-c5_fpn_1x_coco.py", "meta")
     own = own.state_dict()
@@ -390,7 +260,8 @@ def test_early_deformable_layers(tool, old):
     assert f"backbone.layer2.0.conv2{old}weight" in early
     converted, report = tool.convert(early, own)
     assert_same(converted, weights)
-    assert report[0].startswith("renamed 26, for example backbone.layer2.0.conv2")
+    renamed = [f"renamed 26, for example backbone.layer2.0.conv2{old}"]
+    assert [line.partition("weight")[0] for line in report] == renamed * (old != ".conv_offset.")
 
 
 class TestRefused:

@@ -7,22 +7,11 @@ import pickle
 import pytest
 import torch
 
-from mmdcn.engine.checkpoint import load_checkpoint_file
+from mmdcn.checkpoints import load_checkpoint_file
 
 pytest.importorskip("mmdet")
 pytest.importorskip("mmseg")
 pytestmark = pytest.mark.slow
-
-
-def scalars(work_dir, key):
-    """Values of a scalar by iteration, over all runs in a work folder."""
-    found = {}
-    for file in sorted(work_dir.glob("*/vis_data/scalars.json")):
-        for line in file.read_text().splitlines():
-            record = json.loads(line)
-            if key in record:
-                found[record["step"]] = record[key]
-    return found
 
 
 def weights(path):
@@ -55,15 +44,15 @@ def mask_rcnn(make_workspace):
 
 def test_detector_trains_and_evaluates(mask_rcnn, shapes):
     run = mask_rcnn / "work_dirs" / "tiny_mask_rcnn"
-    losses = list(scalars(run, "loss").values())
+    losses = list(mask_rcnn.scalars(run, "loss").values())
     assert len(losses) == 3 * 12
     assert all(map(math.isfinite, losses))
     assert sum(losses[-6:]) < 0.9 * sum(losses[:6])
     # --auto-scale-lr: 0.03 is meant for batches of 4, and these are of 2
-    assert set(scalars(run, "lr").values()) == {0.015}
+    assert set(mask_rcnn.scalars(run, "lr").values()) == {0.015}
     assert (run / "last_checkpoint").read_text().endswith("epoch_3.pth")
     assert sorted(p.name for p in run.glob("*.pth*")) == ["epoch_2.pth", "epoch_3.pth"]
-    (metric,) = scalars(run, "coco/bbox_mAP").values()
+    (metric,) = mask_rcnn.scalars(run, "coco/bbox_mAP").values()
     assert 0 <= metric <= 1
     content = json.loads((shapes / "annotations" / "instances_train.json").read_text())
     count = len(content["annotations"])
@@ -118,16 +107,32 @@ def test_picture_of_detections(mask_rcnn):
 def test_segmentor_trains_tests_and_draws(fcn):
     import cv2
 
-    losses = scalars(fcn / "run", "loss")
+    losses = fcn.scalars("run", "loss")
     assert sorted(losses) == [1, 2, 3, 4, 5, 6] and all(map(math.isfinite, losses.values()))
     fcn.run("test", "tiny_fcn.py", "run/iter_6.pth", "--out=maps", "--work-dir=test")
     assert len(list((fcn / "maps").glob("*.png"))) == 9
-    assert scalars(fcn / "run", "aAcc") and 0 <= scalars(fcn / "run", "mIoU")[6] <= 100
+    assert fcn.scalars("run", "aAcc") and 0 <= fcn.scalars("run", "mIoU")[6] <= 100
 
     image = fcn / "data" / "deformed_shapes" / "val" / "000001.jpg"
     log = fcn.run("image_demo", "tiny_fcn.py", image, "run/iter_6.pth", "--out-file=drawn.png")
     assert "classes " in log
     assert cv2.imread(str(fcn / "drawn.png")).shape == (96, 96, 3)
+
+
+def test_offset_keys_of_early_mmdetection(fcn):
+    new = weights(fcn / "run" / "iter_6.pth")
+    old = {key.replace(".conv_offset.", "_offset."): value for key, value in new.items()}
+    assert "backbone.layer3.0.conv2_offset.bias" in old
+    meta = load_checkpoint_file(fcn / "run" / "iter_6.pth")["meta"]
+    torch.save(dict(state_dict=old, meta=meta), fcn / "old.pth")
+    image = fcn / "data" / "deformed_shapes" / "val" / "000001.jpg"
+    logs = [
+        fcn.run("test", "tiny_fcn.py", "old.pth", "--work-dir=old", "--show-dir=old_pictures"),
+        fcn.run("image_demo", "tiny_fcn.py", image, "old.pth", "--out-file=old.png"),
+    ]
+    for log in logs:
+        assert "missing keys" not in log and "unexpected key" not in log
+    assert fcn.scalars("old", "aAcc") == {0: fcn.scalars("run", "aAcc")[6]}
 
 
 def test_two_processes_train_like_one(fcn):
@@ -143,9 +148,7 @@ def test_two_processes_train_like_one(fcn):
     # agree up to the order of float32 sums.
     first = fcn / "two" / "iter_2.pth"
     assert_same_weights(first, fcn / "run" / "iter_2.pth", rtol=1e-4, atol=1e-6)
-    assert scalars(fcn / "two", "aAcc")[6] == pytest.approx(
-        scalars(fcn / "run", "aAcc")[6], abs=0.1
-    )
+    assert fcn.scalars("two", "aAcc")[6] == pytest.approx(fcn.scalars("run", "aAcc")[6], abs=0.1)
 
 
 @pytest.mark.parametrize("place", ["step 5", "write 6"])
@@ -159,8 +162,10 @@ def test_killed_run_ends_like_an_uninterrupted_one(fcn, workspace, place):
     assert "resumed epoch: 0, iter: 4" in log
     assert sorted(p.name for p in run.glob("iter_*")) == [f"iter_{n}.pth" for n in (2, 4, 6)]
     assert_same_weights(run / "iter_6.pth", fcn / "run" / "iter_6.pth", rtol=0, atol=0)
-    reference = scalars(fcn / "run", "loss")
-    assert {n: scalars(run, "loss")[n] for n in (5, 6)} == {n: reference[n] for n in (5, 6)}
+    reference = fcn.scalars("run", "loss")
+    assert {n: workspace.scalars(run, "loss")[n] for n in (5, 6)} == {
+        n: reference[n] for n in (5, 6)
+    }
 
 
 def test_truncated_checkpoint(fcn, workspace):

@@ -3,12 +3,9 @@
 import argparse
 import statistics
 import time
-from pathlib import Path
 
 import torch
-from mmengine.config import Config, DictAction
 from mmengine.model import BaseModel
-from mmengine.registry import MODELS, DefaultScope
 from mmengine.runner import load_checkpoint
 
 from mmdcn.engine import launch
@@ -20,37 +17,18 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         "--checkpoint", help="weights; without, untrained ones, which find other numbers of objects"
     )
-    parser.add_argument(
-        "--shape",
-        type=int,
-        nargs=2,
-        metavar=("HEIGHT", "WIDTH"),
-        default=(800, 1280),
-        help="size of the image (default: 800 1280)",
-    )
+    launch.add_shape(parser)
     parser.add_argument("--batch-size", type=int, default=1)
     parser.add_argument("--warmup", type=int, default=3, help="passes that do not count")
     parser.add_argument("--repeat", type=int, default=10, help="passes that count")
-    parser.add_argument(
-        "--device",
-        default="cuda:0" if torch.cuda.is_available() else "cpu",
-        help="default: the first CUDA device, otherwise the CPU",
-    )
+    launch.add_device(parser)
     parser.add_argument("--threads", type=int, help="threads on the CPU (default: PyTorch's)")
     parser.add_argument(
         "--amp", choices=("bfloat16", "float16"), help="autocast to this type (default: none)"
     )
     parser.add_argument("--backbone-only", action="store_true", help="run nothing but the backbone")
-    parser.add_argument("--cfg-options", nargs="+", action=DictAction, metavar="KEY=VALUE")
+    launch.add_config_options(parser)
     return parser.parse_args()
-
-
-def build_model(cfg: Config, args: argparse.Namespace) -> BaseModel:
-    with DefaultScope.overwrite_default_scope(launch.scope_of(cfg)):
-        model = MODELS.build(cfg.model)
-    if args.checkpoint:
-        load_checkpoint(model, args.checkpoint, map_location="cpu")
-    return model.to(args.device).eval()
 
 
 def make_batch(scope: str, args: argparse.Namespace) -> dict:
@@ -59,7 +37,7 @@ def make_batch(scope: str, args: argparse.Namespace) -> dict:
     generator = torch.Generator().manual_seed(0)
     shape = (args.batch_size, 3, height, width)
     images = torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator)
-    if scope == "mmdet":
+    if scope == "mmdet":  # either may be missing
         from mmdet.structures import DetDataSample as Sample
     else:
         from mmseg.structures import SegDataSample as Sample
@@ -90,14 +68,17 @@ def measure(model: BaseModel, batch: dict, args: argparse.Namespace) -> list[flo
 
 def main() -> None:
     args = parse_args()
-    if args.checkpoint and not Path(args.checkpoint).is_file():
-        raise launch.UsageError(f"checkpoint {args.checkpoint}: there is no such file")
+    if args.checkpoint:
+        launch.require_file("checkpoint", args.checkpoint)
     if min(*args.shape, args.batch_size, args.repeat) < 1 or args.warmup < 0:
         raise launch.UsageError("--shape, --batch-size, --repeat: expected positive numbers")
     cfg = launch.read_config(args.config, args.cfg_options)
     if args.threads:
         torch.set_num_threads(args.threads)
-    model = build_model(cfg, args)
+    model = launch.build_model(cfg)
+    if args.checkpoint:
+        load_checkpoint(model, args.checkpoint, map_location="cpu")
+    model.to(args.device).eval()
     times = measure(model, make_batch(launch.scope_of(cfg), args), args)
     median = statistics.median(times)
     place = args.device if args.device != "cpu" else f"cpu, {torch.get_num_threads()} threads"

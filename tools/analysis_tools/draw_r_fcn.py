@@ -2,16 +2,17 @@
 score maps that they are pooled from, and their votes."""
 
 import argparse
-import os
 from pathlib import Path
 
 import matplotlib
 import torch
-from mmengine.config import DictAction
+from mmdet.apis import init_detector
 from mmengine.dataset import Compose
 from torch import Tensor
 
+from mmdcn.checkpoints import open_replacing
 from mmdcn.engine import launch
+from mmdcn.models.heads.r_fcn import RFCNRoIHead
 from mmdcn.ops import DeformPSRoIPool, PSRoIPool
 
 matplotlib.use("Agg")
@@ -30,12 +31,8 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         "--objects", type=int, default=2, help="draw this many of the image's best detections"
     )
-    parser.add_argument(
-        "--device",
-        default="cuda:0" if torch.cuda.is_available() else "cpu",
-        help="default: the first CUDA device, otherwise the CPU",
-    )
-    parser.add_argument("--cfg-options", nargs="+", action=DictAction, metavar="KEY=VALUE")
+    launch.add_device(parser)
+    launch.add_config_options(parser)
     return parser.parse_args()
 
 
@@ -172,14 +169,9 @@ def draw_object(axes, image: Tensor, found: dict) -> None:
 def main() -> None:
     args = parse_args()
     for name in ("image", "checkpoint"):
-        if not Path(getattr(args, name)).is_file():
-            raise launch.UsageError(f"{name} {getattr(args, name)}: there is no such file")
+        launch.require_file(name, getattr(args, name))
     if args.objects < 1:
         raise launch.UsageError(f"--objects: expected a positive number, got {args.objects}")
-    from mmdet.apis import init_detector
-
-    from mmdcn.models.r_fcn import RFCNRoIHead
-
     cfg = launch.read_config(args.config, args.cfg_options)
     model = init_detector(cfg, args.checkpoint, device=args.device)
     if not isinstance(getattr(model, "roi_head", None), RFCNRoIHead):
@@ -201,10 +193,8 @@ def main() -> None:
     out_file = Path(
         args.out_file or Path("work_dirs", "draw_r_fcn", f"{Path(args.image).stem}.png")
     )
-    out_file.parent.mkdir(parents=True, exist_ok=True)
-    part = out_file.with_name(f"{out_file.stem}.part{out_file.suffix}")
-    figure.savefig(part, dpi=110)
-    os.replace(part, out_file)
+    with open_replacing(out_file) as file:
+        figure.savefig(file, format=out_file.suffix.removeprefix(".") or None, dpi=110)
     print(f"{len(found)} objects: {out_file}")
 
 

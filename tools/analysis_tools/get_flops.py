@@ -2,10 +2,6 @@
 
 import argparse
 
-import torch
-from mmengine.config import DictAction
-from mmengine.registry import MODELS, DefaultScope
-
 from mmdcn.analysis.flops import BOXES, MASKS, count_flops
 from mmdcn.engine import launch
 
@@ -13,20 +9,13 @@ from mmdcn.engine import launch
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("config", help="config file of MMDetection or MMSegmentation")
-    parser.add_argument(
-        "--shape",
-        type=int,
-        nargs=2,
-        metavar=("HEIGHT", "WIDTH"),
-        default=(800, 1280),
-        help="size of the image (default: 800 1280)",
-    )
+    launch.add_shape(parser)
     parser.add_argument(
         "--device",
         default="meta",
         help="meta (default) computes nothing; models with deformable attention need cpu or cuda",
     )
-    parser.add_argument("--cfg-options", nargs="+", action=DictAction, metavar="KEY=VALUE")
+    launch.add_config_options(parser)
     return parser.parse_args()
 
 
@@ -41,9 +30,7 @@ def main() -> None:
     if min(args.shape) < 1:
         raise launch.UsageError(f"--shape: expected two positive numbers, got {args.shape}")
     cfg = launch.read_config(args.config, args.cfg_options)
-    scope = launch.scope_of(cfg)
-    with DefaultScope.overwrite_default_scope(scope), torch.device(args.device):
-        model = MODELS.build(cfg.model)
+    model = launch.build_model(cfg, args.device)
     try:
         counts = count_flops(model, *args.shape)
     except (RuntimeError, NotImplementedError) as error:

@@ -7,27 +7,29 @@ every key and shape fits the model.
 """
 
 import argparse
-import os
 import re
-from pathlib import Path
 
 import torch
-from mmengine.config import DictAction
-from mmengine.registry import MODELS, DefaultScope
 from torch import Tensor
 
+from mmdcn.checkpoints import (
+    CheckpointError,
+    find_state_dict,
+    load_checkpoint_file,
+    misfit,
+    open_replacing,
+    rename_old_offset_keys,
+    shown,
+)
 from mmdcn.engine import launch
-from mmdcn.engine.checkpoint import CheckpointError, load_checkpoint_file
-from mmdcn.models.backbones.intern_image import CLASSIFIER_HEADS
-from mmdcn.models.pretrained import find_state_dict, misfit, shown
+from mmdcn.models.backbones import InternImage
 
 ENTRIES = ("state_dict", "model")
 TRANSFORMER = r"^bbox_head\.transformer\."
 MASK2FORMER = r"^(decode_head\.)"
 # (pattern, replacement), tried on each key in this order; several may apply.
 RENAMES = [
-    # deformable layers
-    (r"(conv\d*)_offset\.(weight|bias)$", r"\1.conv_offset.\2"),
+    # modulated deformable layers; those whose offset convolution stands beside them come later
     (r"\.conv_offset_mask\.", ".conv_offset."),
     # DINO; the one on a composite backbone has its only neck in a list
     (r"^neck\.0\.", "neck."),
@@ -58,13 +60,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("checkpoint", help="published file")
     parser.add_argument("config", help="config of the model that the result is for")
     parser.add_argument("out", help="file to write")
-    parser.add_argument(
-        "--cfg-options",
-        nargs="+",
-        action=DictAction,
-        metavar="KEY=VALUE",
-        help="override config values, e.g. model.decode_head.num_classes=171",
-    )
+    launch.add_config_options(parser)
     return parser.parse_args()
 
 
@@ -86,19 +82,19 @@ def convert(
     report = []
     state_dict = drop(state_dict, lambda key: key.startswith("ema_"), "averages", report)
     state_dict = join_split_ffns(state_dict, report)
-    state_dict = rename(state_dict, report)
     expected, missing = own, ()
     if not any(key.startswith("backbone.") for key in state_dict):
         state_dict = drop(
             state_dict,
-            lambda key: key.split(".")[0] in CLASSIFIER_HEADS,
+            lambda key: key.split(".")[0] in InternImage.may_be_unexpected,
             "of the classifier's head",
             report,
         )
         state_dict = {f"backbone.{key}": value for key, value in state_dict.items()}
         report.append(f"backbone. put in front of all {len(state_dict)} keys: this is a backbone")
         expected = {key: value for key, value in own.items() if key.startswith("backbone.")}
-        missing = ("gamma1", "gamma2")  # detectors start them at 1 where classifiers have none
+        missing = InternImage.may_be_missing
+    state_dict = rename(state_dict, own, report)
     if difference := misfit(expected, state_dict, may_be_missing=missing):
         raise CheckpointError(f"it does not fit the model of the config: {difference}")
     return state_dict, report
@@ -138,20 +134,28 @@ def join_split_ffns(state_dict: dict[str, Tensor], report: list[str]) -> dict[st
     return result
 
 
-def rename(state_dict: dict[str, Tensor], report: list[str]) -> dict[str, Tensor]:
-    renamed, examples = {}, {}
-    for key, value in state_dict.items():
-        new = key
-        for pattern, replacement in RENAMES:
-            changed = re.sub(pattern, replacement, new)
-            if changed != new:
-                examples.setdefault(pattern, []).append((new, changed))
-                new = changed
+def rename(
+    state_dict: dict[str, Tensor], own: dict[str, Tensor], report: list[str]
+) -> dict[str, Tensor]:
+    for pattern, replacement in RENAMES:
+        new = [re.sub(pattern, replacement, key) for key in state_dict]
+        state_dict = _with_keys(state_dict, new, report)
+    return _with_keys(state_dict, list(rename_old_offset_keys(state_dict, own)), report)
+
+
+def _with_keys(
+    state_dict: dict[str, Tensor], keys: list[str], report: list[str]
+) -> dict[str, Tensor]:
+    """The values in their order under other keys."""
+    renamed, changes = {}, []
+    for (old, value), new in zip(state_dict.items(), keys, strict=True):
         if new in renamed:
-            raise CheckpointError(f"two of its keys become {new}; one of them is {key}")
+            raise CheckpointError(f"two of its keys become {new}; one of them is {old}")
         renamed[new] = value
-    for cases in examples.values():
-        report.append(f"renamed {len(cases)}, for example {cases[0][0]} -> {cases[0][1]}")
+        if new != old:
+            changes.append(f"{old} -> {new}")
+    if changes:
+        report.append(f"renamed {len(changes)}, for example {changes[0]}")
     return renamed
 
 
@@ -165,19 +169,10 @@ def check_version(meta: dict) -> None:
         )
 
 
-def save(content: dict, path: Path) -> None:
-    """Write a file that is either whole or absent."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.tmp")
-    torch.save(content, temporary)
-    os.replace(temporary, path)
-
-
 def main() -> None:
     args = parse_args()
     cfg = launch.read_config(args.config, args.cfg_options)
-    with DefaultScope.overwrite_default_scope(launch.scope_of(cfg)), torch.device("meta"):
-        model = MODELS.build(cfg.model)
+    model = launch.build_model(cfg, "meta")
     content = load_checkpoint_file(args.checkpoint, "cpu")
     entries = getattr(model.backbone, "checkpoint_entries", ENTRIES)
     state_dict = find_state_dict(content, args.checkpoint, entries)
@@ -189,13 +184,9 @@ def main() -> None:
         raise CheckpointError(f"checkpoint {args.checkpoint}: {error}") from error
     # MMSegmentation also keeps the colours of the classes, which a picture needs.
     dataset_meta = {key.lower(): meta[key] for key in ("CLASSES", "PALETTE") if meta.get(key)}
-    save(
-        dict(
-            state_dict=converted,
-            meta=dict(dataset_meta=dataset_meta) if dataset_meta else {},
-        ),
-        Path(args.out),
-    )
+    new_meta = dict(dataset_meta=dataset_meta) if dataset_meta else {}
+    with open_replacing(args.out) as file:
+        torch.save(dict(state_dict=converted, meta=new_meta), file)
     print("\n".join([f"{args.checkpoint}: {len(state_dict)} tensors", *report]))
     print(f"{args.out}: {len(converted)} tensors, which fit {args.config}")
 

@@ -1,6 +1,6 @@
 # Mask2Former on InternImage for ADE20K. The configs add the size of the backbone, the channels of
 # its features and the size of the crops.
-custom_imports = dict(imports=["mmdcn.models.segmentors"], allow_failed_imports=False)
+custom_imports = dict(imports=["mmdcn.models.heads.mask2former"], allow_failed_imports=False)
 
 num_classes = 150
 width = 256

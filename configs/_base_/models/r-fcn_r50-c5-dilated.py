@@ -3,7 +3,7 @@
 # and samples are those of R-FCN's authors on COCO; the rest is as in MMDetection's detectors.
 _base_ = "mmdet::_base_/models/faster-rcnn_r50-caffe-dc5.py"
 
-custom_imports = dict(imports=["mmdcn.models.r_fcn"], allow_failed_imports=False)
+custom_imports = dict(imports=["mmdcn.models.heads.r_fcn"], allow_failed_imports=False)
 
 model = dict(
     data_preprocessor=dict(

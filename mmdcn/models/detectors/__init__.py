@@ -1,6 +1,5 @@
 """Detectors that extend MMDetection's; importing this module needs MMDetection."""
 
-import mmdcn.models  # noqa: F401 - the backbones, for configs that import this module only
-from mmdcn.models.detectors.dino import CBDINO, DINO, CBDINOHead, DINOHead
+from mmdcn.models.detectors.dino import CBDINO, DINO
 
-__all__ = ["CBDINO", "CBDINOHead", "DINO", "DINOHead"]
+__all__ = ["CBDINO", "DINO"]

@@ -1,7 +1,7 @@
 """Loading of official backbone checkpoints, with an account of every key."""
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from urllib.parse import urlparse
 
 from mmengine.dist import barrier, get_local_rank
@@ -9,9 +9,13 @@ from mmengine.logging import print_log
 from torch import Tensor, nn
 from torch.hub import load_state_dict_from_url
 
-from mmdcn.engine.checkpoint import CheckpointError, load_checkpoint_file
-
-SHOWN_KEYS = 5
+from mmdcn.checkpoints import (
+    CheckpointError,
+    find_state_dict,
+    load_checkpoint_file,
+    misfit,
+    shown,
+)
 
 
 def load_backbone_weights(
@@ -30,9 +34,8 @@ def load_backbone_weights(
         checkpoint: Path or ``http(s)`` URL. The file holds a state dict, of the backbone alone or
             of a model around it whose keys have ``backbone.`` in front, under one of `entries`
             or at the top. A leading ``module.`` of all keys is dropped.
-        entries: Names under which a file may hold the state dict, the first one found is used.
-        may_be_missing: Last components of keys that the file may lack, ``"gamma1"`` for instance.
-        may_be_unexpected: First components of keys that the file may have in addition.
+        entries: As in :func:`mmdcn.checkpoints.find_state_dict`.
+        may_be_missing, may_be_unexpected: As in :func:`mmdcn.checkpoints.misfit`.
 
     Raises:
         CheckpointError: The file is not whole or not safe, or has other keys or shapes.
@@ -55,31 +58,6 @@ def load_backbone_weights(
     )
 
 
-def misfit(
-    own: Mapping[str, Tensor],
-    state_dict: Mapping[str, Tensor],
-    may_be_missing: Sequence[str] = (),
-    may_be_unexpected: Sequence[str] = (),
-) -> str:
-    """In which keys and shapes a state dict differs from a model's `own`; empty if it fits.
-
-    Args:
-        may_be_missing, may_be_unexpected: As in :func:`load_backbone_weights`.
-    """
-    missing = [key for key in own if key not in state_dict]
-    unexpected = [key for key in state_dict if key not in own]
-    differences = {
-        "keys missing": [key for key in missing if key.split(".")[-1] not in may_be_missing],
-        "unexpected keys": [k for k in unexpected if k.split(".")[0] not in may_be_unexpected],
-        "other shapes": [
-            f"{key} ({tuple(state_dict[key].shape)} in the file, {tuple(own[key].shape)} here)"
-            for key in own
-            if key in state_dict and state_dict[key].shape != own[key].shape
-        ],
-    }
-    return "; ".join(f"{kind}: {shown(keys)}" for kind, keys in differences.items() if keys)
-
-
 def _load(checkpoint: str) -> object:
     if urlparse(checkpoint).scheme not in ("http", "https"):
         return load_checkpoint_file(checkpoint, map_location="cpu")
@@ -95,38 +73,8 @@ def _load(checkpoint: str) -> object:
     return content
 
 
-def find_state_dict(content: object, checkpoint: str, entries: Iterable[str]) -> dict[str, Tensor]:
-    """The state dict in what a checkpoint file holds, without a leading ``module.`` of its keys.
-
-    Args:
-        content: What the file holds.
-        checkpoint: Its name, for error messages.
-        entries: As in :func:`load_backbone_weights`.
-
-    Raises:
-        CheckpointError: There is none, or it holds something else than tensors.
-    """
-    if isinstance(content, dict):
-        content = next((content[entry] for entry in entries if entry in content), content)
-    if not isinstance(content, dict) or not content:
-        raise CheckpointError(f"checkpoint {checkpoint}: it holds no state dict")
-    for key, value in content.items():
-        if not isinstance(value, Tensor):
-            raise CheckpointError(
-                f"checkpoint {checkpoint}: expected tensors only, got {type(value).__name__} "
-                f"under {key!r}"
-            )
-    return {key.removeprefix("module."): value for key, value in content.items()}
-
-
 def _backbone_part(state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
     prefix = "backbone."
     if any(key.startswith(prefix) for key in state_dict):  # the others are necks and heads
         return {k.removeprefix(prefix): v for k, v in state_dict.items() if k.startswith(prefix)}
     return state_dict
-
-
-def shown(keys: Sequence[str]) -> str:
-    """The first of some keys, as text."""
-    more = f" and {len(keys) - SHOWN_KEYS} more" if len(keys) > SHOWN_KEYS else ""
-    return (", ".join(keys[:SHOWN_KEYS]) or "none") + more

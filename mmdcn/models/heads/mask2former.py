@@ -1,4 +1,4 @@
-"""Mask2Former for MMSegmentation, with the details of the published InternImage models.
+"""Head of Mask2Former, with the details of the published InternImage models.
 
 `Masked-attention Mask Transformer for Universal Image Segmentation
 <https://arxiv.org/abs/2112.01527>`_ (Cheng et al., CVPR 2022). Importing this module needs
@@ -12,7 +12,6 @@ from mmseg.utils import ConfigType
 from torch import Tensor
 from torch.nn import functional as F
 
-import mmdcn.models  # noqa: F401 - the backbones, for configs that import this module only
 from mmdcn.registry import MODELS
 
 try:

@@ -1,4 +1,4 @@
-"""R-FCN and Deformable R-FCN in MMDetection's structure; importing this module needs MMDetection.
+"""Heads of R-FCN and Deformable R-FCN; importing this module needs MMDetection.
 
 `R-FCN: Object Detection via Region-based Fully Convolutional Networks
 <https://arxiv.org/abs/1605.06409>`_ (Dai et al., 2016), `Deformable Convolutional Networks
@@ -19,7 +19,6 @@ from mmdet.models.roi_heads import StandardRoIHead
 from mmdet.models.roi_heads.bbox_heads import BBoxHead
 from torch import Tensor, nn
 
-import mmdcn.models  # noqa: F401 - the layers, for configs that import this module only
 from mmdcn.ops import DeformPSRoIPool, DeformPSRoIPoolPack, PSRoIPool
 from mmdcn.registry import MODELS
 

@@ -1,4 +1,4 @@
-"""The RoI poolings of :mod:`mmdcn.ops` for MMDetection configs, and a RoI extractor to use them.
+"""A RoI extractor for MMDetection that takes the RoI poolings of :mod:`mmdcn.ops`.
 
 MMDetection's own extractors look the type of their ``roi_layer`` up in ``mmcv.ops`` only.
 """
@@ -11,29 +11,8 @@ import torch
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
-from mmdcn.ops import (
-    DeformPSRoIPool,
-    DeformPSRoIPoolPack,
-    DeformRoIPool,
-    DeformRoIPoolPack,
-    ModulatedDeformPSRoIPoolPack,
-    ModulatedDeformRoIPoolPack,
-    PSRoIPool,
-    RoIAvgPool,
-)
+from mmdcn.ops import DeformPSRoIPool, DeformRoIPool, PSRoIPool, RoIAvgPool
 from mmdcn.registry import MODELS
-
-for _layer in (
-    DeformPSRoIPool,
-    DeformPSRoIPoolPack,
-    DeformRoIPool,
-    DeformRoIPoolPack,
-    ModulatedDeformPSRoIPoolPack,
-    ModulatedDeformRoIPoolPack,
-    PSRoIPool,
-    RoIAvgPool,
-):
-    MODELS.register_module(module=_layer)
 
 
 @MODELS.register_module()
@@ -131,7 +110,7 @@ def _layer_class(name: str | type[nn.Module]) -> type[nn.Module]:
     layer = MODELS.get(name)
     if layer is None:
         try:
-            from mmcv import ops as mmcv_ops
+            from mmcv import ops as mmcv_ops  # optional, and slow to import
         except ImportError:
             mmcv_ops = None
         layer = getattr(mmcv_ops, name, None)
