@@ -32,7 +32,7 @@ SEG_IMAGE := $(DEMO_DATA)/val/000022.jpg
 SEG_PICTURE := $(SEG_WORK)/overlay.png
 
 NATIVE := $(shell find mmdcn/csrc -type f)
-LINTED := setup.py mmdcn tools configs tests benchmarks docs
+LINTED := setup.py mmdcn tools configs tests benchmarks docs examples
 
 .PHONY: help demo demo-seg test docs sanitize env build data lint format clean
 

@@ -13,14 +13,14 @@ from torch.utils.flop_counter import register_flop_formula
 
 from .. import _extension
 from ._differentiation import register_derivatives
-from ._schema import Operator, argument_names, overload
-from .reference.arguments import pair
+from ._schema import Operator, argument_names
+from .reference.arguments import check_like, check_shape, pair
 from .reference.autocast import cast_arguments
 
 _AUTOCAST_DEVICES = {"cpu": "AutocastCPU", "cuda": "AutocastCUDA"}
 _library = torch.library.Library("mmdcn", "IMPL")  # noqa: TOR901 - lives as long as the process
-# The arguments of each operator that are pairs of integers: position and name.
-_pairs: dict[str, list[tuple[int, str]]] = {}
+# All that are registered, by name.
+OPERATORS: dict[str, Operator] = {}
 
 
 def call(name: str, reference: Callable, *args: Any) -> Tensor:
@@ -36,9 +36,9 @@ def call(name: str, reference: Callable, *args: Any) -> Tensor:
     if not symbolic and not _extension.use_native(args[0].device.type):
         return reference(*args)
     values = list(args)
-    for position, argument in _pairs[name]:
+    for position, argument in OPERATORS[name].pairs:
         values[position] = pair(values[position], argument)
-    return overload(name)(*values)
+    return OPERATORS[name].forward(*values)
 
 
 def register(
@@ -62,10 +62,8 @@ def register(
     missing.
 
     Args:
-        reference, differentiable, shared, gradient_shapes: see
+        reference, output_shape, differentiable, shared, gradient_shapes: see
             :class:`mmdcn.ops._schema.Operator`.
-        output_shape: takes the operator's arguments, raises ValueError for those that do not fit,
-            and returns the shape of the output.
         flops, backward_flops: number of operations, for
             :class:`torch.utils.flop_counter.FlopCounterMode`. They get the arguments by name, with
             shapes in the place of tensors, and the former also ``output``.
@@ -75,8 +73,8 @@ def register(
     """
     if not _extension.schemas_available():
         return
-    operator = Operator(name, reference, differentiable, shared, gradient_shapes)
-    _pairs[name] = [(operator.names.index(pair), pair) for pair in operator.pairs]
+    operator = Operator(name, reference, output_shape, differentiable, shared, gradient_shapes)
+    OPERATORS[name] = operator
 
     def empty(result: str, shape: Sequence[int], input: Tensor) -> Tensor:
         memory_format = torch.contiguous_format
@@ -91,6 +89,9 @@ def register(
 
     def backward_fake(*values):
         given = dict(zip(operator.backward_names, values, strict=True))
+        shape = output_shape(*(given.get(n) for n in operator.names))
+        check_like(given["grad_output"], "grad_output", given["input"], "input")
+        check_shape(given["grad_output"], "grad_output", tuple(shape))
         gradients = tuple(
             empty(argument, operator.gradient_shape(argument, given), given["input"])
             for argument in operator.differentiable

@@ -41,6 +41,8 @@ class Operator:
     Args:
         name: ``<name>`` in ``mmdcn::<name>``.
         reference: the operator in plain PyTorch, with the arguments of the schema.
+        output_shape: takes the operator's arguments, raises ValueError for those that do not fit,
+            and returns the shape of the output.
         differentiable: names of the arguments with gradients, in the order of the schema; a tuple
             stands for a group whose gradients are computed together.
         shared: names of the tensors that are the same for all images, as weights are. The first
@@ -52,12 +54,14 @@ class Operator:
         self,
         name: str,
         reference: Callable[..., Tensor],
+        output_shape: Callable[..., Sequence[int]],
         differentiable: Sequence[str | tuple[str, ...]],
         shared: Sequence[str],
         gradient_shapes: Mapping[str, GradientShape],
     ) -> None:
         self.name = name
         self.reference = reference
+        self.output_shape = output_shape
         self.forward, self.backward = overload(name), overload(f"{name}_backward")
         self.groups = [(group,) if isinstance(group, str) else group for group in differentiable]
         self.shared = shared

@@ -99,6 +99,7 @@ class Suite:
         values = []
         for argument in getattr(torch.ops.mmdcn, self.operator).default._schema.arguments:
             value = args[argument.name]
-            pair = str(argument.type) == "List[int]" and isinstance(value, int)
-            values.append([value, value] if pair else value)
+            if str(argument.type) == "List[int]":
+                value = [value, value] if isinstance(value, int) else list(value)
+            values.append(value)
         return tuple(values)

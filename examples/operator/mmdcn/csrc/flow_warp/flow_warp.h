@@ -1,0 +1,25 @@
+// Warping of images by a flow: sizes and argument checks, for both devices.
+#pragma once
+
+#include "common/base/checks.h"
+#include "common/base/tensor.h"
+
+namespace mmdcn::flow_warp {
+
+struct Shape {
+  int64_t batch, channels, height, width;
+
+  int64_t pixels() const { return height * width; }
+};
+
+inline Shape make_shape(const Tensor& input, const Tensor& offset) {
+  check_dim(input, "input", 4);
+  check_floating(input, "input");
+  check_like(offset, "offset", input, "input");
+  const Shape s{input.size(0), input.size(1), input.size(2), input.size(3)};
+  check_map_size(s.height, s.width);
+  check_shape(offset, "offset", {s.batch, 2, s.height, s.width});
+  return s;
+}
+
+}  // namespace mmdcn::flow_warp
