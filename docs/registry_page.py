@@ -8,28 +8,21 @@ from collections.abc import Iterator
 
 from mmengine.registry import Registry
 
-import mmdcn
 from mmdcn import registry
 
 INTRODUCTION = """
 Names for configs
 =================
 
-Everything that a config can name with the prefix ``mmdcn.``, read from the registries when this page
-was built. A name with an entry under *Import* is found only after that module was imported::
+Everything that a config can name with the prefix ``mmdcn.``, read from the registries when this
+page was built. Where a table has a column *Import*, a name is found only after the module there was
+imported, as in::
 
     custom_imports = dict(imports=["mmdcn.models.detectors"], allow_failed_imports=False)
 
 The others need no import. The configs of this repository import ``mmdcn.models`` all the same, so
 that a missing installation is reported at the start and not while a model is being built.
 """
-TABLE = """.. list-table::
-   :header-rows: 1
-   :widths: auto
-
-   * - Name
-     - What it is
-     - Import"""
 PACKAGES = ("datasets", "engine", "models")  # what registers something
 # Title of the section of a registry, or of a role in mmdcn.models; a registry that is not here has
 # its own name as title. In the order of the page.
@@ -100,16 +93,22 @@ def page() -> str:
     """reStructuredText, as the docstrings are."""
     parts = [INTRODUCTION]
     for title, names in entries().items():
-        parts += [title, "-" * len(title), "", TABLE]
-        details = []
+        table, details = [["Name", "What it is", "Import"]], []
         for name, value, needs in names:
             path = f"{public_module(value)}.{value.__name__}"
-            kind = "class" if inspect.isclass(value) else "function"
-            role = "class" if kind == "class" else "func"
-            parts += [f"   * - :{role}:`mmdcn.{name} <{path}>`", f"     - {summary(value)}"]
-            parts += [f"     - {needs}"]
-            if not path.startswith(f"{mmdcn.__name__}.ops."):  # these are on an operator's page
+            kind, role = ("class", "class") if inspect.isclass(value) else ("function", "func")
+            table.append([f":{role}:`mmdcn.{name} <{path}>`", summary(value), needs])
+            if not path.startswith("mmdcn.ops."):  # these are on the page of their operator
                 details += [f".. auto{kind}:: {path}"]
                 details += ["   :members:", ""] if kind == "class" else [""]
-        parts += ["", *details]
+        if not any(needs for *_, needs in names):
+            table = [cells[:2] for cells in table]
+        parts += [title, "-" * len(title), "", *list_table(table), "", *details]
     return "\n".join(parts)
+
+
+def list_table(rows: list[list[str]]) -> list[str]:
+    lines = [".. list-table::", "   :header-rows: 1", "   :widths: auto", ""]
+    for row in rows:
+        lines += [f"   {'*' if i == 0 else ' '} - {cell}" for i, cell in enumerate(row)]
+    return lines
