@@ -2,8 +2,8 @@
 
     python docs/overview.py
 
-Offsets, masks and bins are what a few hundred steps of gradient ascent through mmdcn's operators find
-when they are asked to see as much of the object as they can.
+Offsets, masks and bins are found by a few hundred steps of gradient ascent through mmdcn's
+operators, which are asked to see as much of the object as they can.
 """
 
 import sys

@@ -43,9 +43,9 @@ def deform_conv2d(
     """Deformable convolution (DCNv1): each kernel tap samples at a learnt offset.
 
     Samples are interpolated bilinearly, with zeros outside of the input. Where an offset is not
-    finite the sample is 0. All tensors have one device and one dtype (float64, float32, bfloat16, float16;
-    the low-precision ones are accumulated in float32, and bfloat16 samples may be rounded before
-    they are multiplied), or any mix of them under autocast.
+    finite the sample is 0. All tensors have one device and one dtype (float64, float32, bfloat16,
+    float16; the low-precision ones are accumulated in float32, and bfloat16 samples may be rounded
+    before they are multiplied), or any mix of them under autocast.
 
     Args:
         input: ``(N, C, H, W)``.
