@@ -21,6 +21,7 @@ copyright = "the mmdcn authors"
 release = version = mmdcn.__version__
 extensions = ["mathml", "myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 exclude_patterns = ["_build"]
+highlight_language = "none"  # a block without a language is a layout or an output
 nitpicky = False  # most types of signatures are other projects'
 html_theme = "furo"
 html_title = f"mmdcn {release}"

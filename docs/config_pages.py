@@ -11,7 +11,8 @@ What the recipes have in common: data sets, schedules and models that they name 
 DEMO = """# Demo
 
 Small models that train on a CPU within minutes, on the data set that `make data` writes;
-`make demo` and `make demo-seg` run them. [](../../benchmarks.md#what-do-the-demos-reach) has their results.
+`make demo` and `make demo-seg` run them. The
+[benchmarks](../../benchmarks.md#what-do-the-demos-reach) have their results.
 """
 INTRODUCTIONS = {"_base_": BASES, "demo": DEMO}  # of the folders without a README
 

@@ -16,7 +16,9 @@ Names for configs
 
 Everything that a config can name with the prefix ``mmdcn.``, read from the registries when this
 page was built. Where a table has a column *Import*, a name is found only after the module there was
-imported, as in::
+imported, as in
+
+.. code-block:: python
 
     custom_imports = dict(imports=["mmdcn.models.detectors"], allow_failed_imports=False)
 

@@ -101,8 +101,8 @@ def test_model_zoo_links_every_entry_to_its_config(site, root):
     import yaml
 
     text = (site / "_generated" / "model_zoo.html").read_text(encoding="utf-8")
-    cells = dict(re.findall(r'href="(configs/\w+\.html#[^"]+)"><code[^>]*>(.*?)</code>', text))
-    target = {html.unescape(re.sub(r"<[^>]+>", "", name)): link for link, name in cells.items()}
+    links = re.findall(r'href="(configs/\w+\.html#[^"]+)">(.*?)</a>', text)
+    target = {html.unescape(re.sub(r"<[^>]+>", "", name)): link for link, name in links}
     for metafile in sorted((root / "configs").glob("*/metafile.yml")):
         for model in yaml.safe_load(metafile.read_text(encoding="utf-8"))["Models"]:
             page, _, anchor = target[model["Name"]].partition("#")
