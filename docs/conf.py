@@ -7,8 +7,10 @@ DOCS = Path(__file__).parent
 ROOT = DOCS.parent
 sys.path[:0] = [str(ROOT), str(DOCS)]
 
+import config_pages  # noqa: E402
 import figures  # noqa: E402
 import model_zoo  # noqa: E402
+import registry_page  # noqa: E402
 
 import mmdcn  # noqa: E402
 
@@ -17,21 +19,22 @@ GENERATED = DOCS / "_generated"
 project = "mmdcn"
 copyright = "the mmdcn authors"
 release = version = mmdcn.__version__
-extensions = [
-    "myst_parser",
-    "sphinx.ext.autodoc",
-    "sphinx.ext.mathjax",
-    "sphinx.ext.napoleon",
-]
+extensions = ["mathml", "myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 exclude_patterns = ["_build"]
+highlight_language = "none"  # a block without a language is a layout or an output
 nitpicky = False  # most types of signatures are other projects'
 html_theme = "furo"
 html_title = f"mmdcn {release}"
+html_static_path = ["_static"]
+html_css_files = ["mmdcn.css"]
+html_math_renderer = "mathml"
 myst_enable_extensions = ["dollarmath"]
 myst_heading_anchors = 3
 autodoc_typehints = "none"
+autodoc_inherit_docstrings = False  # these would be other projects' words
 napoleon_google_docstring = True
 napoleon_numpy_docstring = False
+napoleon_use_param = False  # "stride, padding: ..." is one item of the list, not two
 
 # Pages of the repository's root that the site shows, with the links that lead elsewhere here.
 COPIES = {
@@ -52,6 +55,8 @@ def generate(app) -> None:
             text = text.replace(link, here)
         (GENERATED / name.lower()).write_text(text, encoding="utf-8")
     (GENERATED / "model_zoo.md").write_text(model_zoo.page(ROOT), encoding="utf-8")
+    (GENERATED / "registry.rst").write_text(registry_page.page(), encoding="utf-8")
+    config_pages.write(ROOT, GENERATED / "configs")
     figures.main(GENERATED / "figures")
 
 

@@ -1,7 +1,7 @@
 """Draws what the parameters of each operator do, by asking the operators themselves.
 
-A panel shows which pixels one output value reads: its gradient with respect to the input. So the
-pictures cannot differ from the code.
+A panel shows which pixels one output value reads: its gradient with respect to the input. The
+pictures therefore always agree with the code.
 """
 
 from collections.abc import Callable
@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
@@ -252,8 +253,17 @@ def deform_ps_roi_pool() -> list[Panel]:
     ]  # fmt: skip
 
 
-FIGURES = (deform_conv2d, modulated_deform_conv2d, dcnv3, dcnv4, roi_avg_pool, ps_roi_pool,
-           deform_roi_pool, deform_ps_roi_pool)  # fmt: skip
+# Each operator, and which of its panels stands for it on the first page.
+FIGURES = {
+    deform_conv2d: 1,
+    modulated_deform_conv2d: 3,
+    dcnv3: 7,
+    dcnv4: 2,
+    roi_avg_pool: 0,
+    ps_roi_pool: 0,
+    deform_roi_pool: 1,
+    deform_ps_roi_pool: 3,
+}
 
 
 def colours(reads: np.ndarray) -> np.ndarray:
@@ -271,30 +281,40 @@ def draw(panels: list[Panel], path: Path) -> None:
     rows = -(-len(panels) // columns)
     figure = Figure(figsize=(2.6 * columns, 2.95 * rows), layout="constrained")
     axes = list(figure.subplots(rows, columns, squeeze=False).flat)
-    for ax in axes:
-        ax.axis("off")
     for ax, panel in zip(axes, panels, strict=False):
-        ax.axis("on")
-        ax.imshow(colours(panel.reads), interpolation="nearest")
-        ax.set_xticks(np.arange(SIZE + 1) - 0.5, [])
-        ax.set_yticks(np.arange(SIZE + 1) - 0.5, [])
-        ax.grid(color="#d0d0d0", linewidth=0.6)
-        ax.tick_params(length=0)
-        if panel.centre:
-            row, column = panel.centre
-            ax.plot(column, row, "x", color="black", markersize=6, clip_on=False)
-        if panel.box:
-            x1, y1, x2, y2 = panel.box
-            outline = Rectangle((x1, y1), x2 - x1, y2 - y1, fill=False, lw=1.6)
-            ax.add_patch(outline)
+        draw_panel(ax, panel)
         ax.set_title(panel.title, fontsize=9)
+    for ax in axes[len(panels) :]:
+        ax.axis("off")
     figure.savefig(path, dpi=160)
 
 
+def draw_tile(panel: Panel, path: Path) -> None:
+    figure = Figure(figsize=(2, 2))
+    draw_panel(figure.add_axes((0.02, 0.02, 0.96, 0.96)), panel)
+    figure.savefig(path, dpi=160)
+
+
+def draw_panel(ax: Axes, panel: Panel) -> None:
+    ax.imshow(colours(panel.reads), interpolation="nearest")
+    ax.set_xticks(np.arange(SIZE + 1) - 0.5, [])
+    ax.set_yticks(np.arange(SIZE + 1) - 0.5, [])
+    ax.grid(color="#d0d0d0", linewidth=0.6)
+    ax.tick_params(length=0)
+    if panel.centre:
+        row, column = panel.centre
+        ax.plot(column, row, "x", color="black", markersize=6, clip_on=False)
+    if panel.box:
+        x1, y1, x2, y2 = panel.box
+        ax.add_patch(Rectangle((x1, y1), x2 - x1, y2 - y1, fill=False, lw=1.6))
+
+
 def main(folder: Path) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    for figure in FIGURES:
-        draw(figure(), folder / f"{figure.__name__}.png")
+    (folder / "tiles").mkdir(parents=True, exist_ok=True)
+    for figure, tile in FIGURES.items():
+        panels = figure()
+        draw(panels, folder / f"{figure.__name__}.png")
+        draw_tile(panels[tile], folder / "tiles" / f"{figure.__name__}.png")
 
 
 if __name__ == "__main__":

@@ -2,13 +2,22 @@
 
 from pathlib import Path
 
+import config_pages
 import yaml
 
 INTRODUCTION = """# Model zoo
 
-Every recipe of the repository, generated from its `metafile.yml` files. **Results and checkpoints
+Every recipe of this repository, generated from its `metafile.yml` files. **Results and checkpoints
 are published by others**, as the notes say, and were not measured with mmdcn; where a cell is empty
-there is no published number. The README of each folder under `configs/` explains its recipes.
+there is no published number. Each name leads to the source of the config, under the explanation of
+its folder.
+
+```{toctree}
+:hidden:
+:glob:
+
+configs/*
+```
 """
 
 
@@ -27,14 +36,14 @@ def section(folder: Path, content: dict) -> str:
     models = content["Models"]
     names = {name: None for model in models for name in metrics(model)}  # in order, once
     head = ["Config", "Parameters", *names, "Checkpoint"]
-    lines = [f"## {folder}", ""]
+    lines = [f"## [{folder}](configs/{folder.name}.md)", ""]
     lines += [f"- [{title}]({url})" for title, url in papers.items()]
     lines += ["", f"| {' | '.join(head)} |", f"|:--|--:|{'--:|' * len(names)}:--|"]
     for model in models:
         parameters = model["Metadata"].get("Parameters")
         weights = model.get("Weights")
         cells = [
-            f"`{model['Name']}`",
+            f"[`{model['Name']}`](#{config_pages.label(model['Config'])})",
             f"{parameters / 1e6:,.1f} M" if parameters else "",
             *(str(metrics(model).get(name, "")) for name in names),
             f"[file]({weights})" if weights else "",

@@ -49,7 +49,7 @@ class AtomicLocalBackend(LocalBackend):
 
 @HOOKS.register_module()
 class AtomicCheckpointHook(CheckpointHook):
-    """MMEngine's checkpoint hook, which never leaves fewer whole checkpoints than it should.
+    """MMEngine's checkpoint hook, but a run that is killed keeps as many checkpoints as it should.
 
     MMEngine deletes the oldest checkpoint before it writes the next one: with
     ``max_keep_ckpts=1`` a kill in between leaves none. This hook deletes afterwards.

@@ -29,16 +29,13 @@ def dcnv3(
     remove_center: bool = False,
     mask_softmax: bool = False,
 ) -> Tensor:
-    r"""Channels-last deformable aggregation: a weighted sum of the taps' samples, by groups.
+    """Channels-last deformable aggregation: a weighted sum of the taps' samples, by groups.
 
-    .. math:: out(p, g, c) = \sum_k m(p, g, k) \, input(p s - pad + c_0 +
-        (k d - c_0 + \Delta p_{g, k}) \, \sigma, \; g, c)
-
-    with :math:`c_0` the centre of the dilated kernel, :math:`\sigma` the `offset_scale`, bilinear
-    interpolation and zeros outside the input. Taps run with **width outer, height inner**. Where an
-    offset is not finite the sample is 0. All tensors have one device and one dtype (float64,
-    float32, bfloat16, float16; the low-precision ones are accumulated in float32), or any mix of
-    them under autocast.
+    ``offset_scale`` stretches the regular grid around the centre of the (dilated) kernel, together
+    with the offsets. Samples are interpolated bilinearly, with zeros outside of the input. Taps run
+    with **width outer, height inner**. Where an offset is not finite the sample is 0. All tensors
+    have one device and one dtype (float64, float32, bfloat16, float16; the low-precision ones are
+    accumulated in float32), or any mix of them under autocast.
 
     Args:
         input: ``(N, H, W, C)``.

@@ -26,14 +26,12 @@ def deform_conv2d(
     groups: int = 1,
     deform_groups: int = 1,
 ) -> Tensor:
-    r"""Deformable convolution (DCNv1): each kernel tap samples at a learnt offset.
+    """Deformable convolution (DCNv1): each kernel tap samples at a learnt offset.
 
-    .. math:: out(o, p) = b_o + \sum_{c, k} w(o, c, k) \, input(c, p s - pad + k d + \Delta p_k)
-
-    with bilinear interpolation and zeros outside the input. Where an offset is not finite the
-    sample is 0. All tensors have one device and one dtype (float64, float32, bfloat16, float16;
-    the low-precision ones are accumulated in float32, and bfloat16 samples may be rounded before
-    they are multiplied), or any mix of them under autocast.
+    Samples are interpolated bilinearly, with zeros outside of the input. Where an offset is not
+    finite the sample is 0. All tensors have one device and one dtype (float64, float32, bfloat16,
+    float16; the low-precision ones are accumulated in float32, and bfloat16 samples may be rounded
+    before they are multiplied), or any mix of them under autocast.
 
     Args:
         input: ``(N, C, H, W)``.

@@ -26,9 +26,9 @@ def ps_roi_pool(
     without a pixel is 0, as is a RoI with a coordinate that is not finite. There is no gradient
     for ``rois``.
 
-    These are the numbers of ``torchvision.ops.ps_roi_pool``, but for two flaws of 0.29: floating
-    point adds a pixel to the last bin of a few sizes (57 pixels in 7 bins), and its gradient
-    reaches the last row and column, which its output does not depend on.
+    These are the numbers of ``torchvision.ops.ps_roi_pool``, except for two flaws of its version
+    0.29: rounding adds a pixel to the last bin for a few sizes (57 pixels in 7 bins), and the
+    gradient reaches the last row and column, on which the output does not depend.
 
     Args:
         input: ``(N, C * ph * pw, H, W)``; float64, float32, bfloat16 or float16 (the low-precision

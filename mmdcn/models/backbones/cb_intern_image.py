@@ -112,7 +112,7 @@ class CBInternImage(BaseModule):
     def get_layer_depth(self, param_name: str, prefix: str = "") -> tuple[int, int]:
         """Depth of a parameter for layer-wise learning rates: the last one for all.
 
-        The official rule knows no composite backbone, so all its parameters learn at the full
+        The official rule does not cover composite backbones, so all parameters learn at the full
         rate. Arguments and result as in :meth:`InternImage.get_layer_depth`.
         """
         last = sum(self.settings.depths) + 1

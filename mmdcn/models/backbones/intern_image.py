@@ -36,8 +36,8 @@ class InternImage(BaseModule):
             ``"giant"``, with the settings of the official detection and segmentation models; a
             dict of settings; or None for the official defaults.
         out_indices: Levels whose outputs are returned, 0 to 3 for strides 4 to 32.
-        frozen_stages: The first so many levels do not train and stay in evaluation mode. The stem
-            is never frozen, as in the official code.
+        frozen_stages: This many levels, from the first, do not train and stay in evaluation mode.
+            The stem is never frozen, as in the official code.
         with_cp: Recompute each block in the backward pass, to save memory.
         init_cfg: ``dict(type='Pretrained', checkpoint=...)`` takes an official ImageNet file or
             a detector's checkpoint, as path or URL. Keys or shapes that do not fit are an error;

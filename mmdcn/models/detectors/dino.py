@@ -43,7 +43,7 @@ class DINO(MMDetDINO):
 
 @MODELS.register_module()
 class CBDINO(DINO):
-    """DINO on a composite backbone: while training, both backbones' features are detected on."""
+    """DINO on a composite backbone: training detects objects on the features of both backbones."""
 
     def loss(self, batch_inputs: Tensor, batch_data_samples: SampleList) -> dict[str, Tensor]:
         """Losses on the features of the first backbone, and on those of the second one.
