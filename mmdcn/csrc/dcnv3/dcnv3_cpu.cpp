@@ -1,4 +1,4 @@
-#include "dcnv3/dcnv3.h"
+#include "common/aggregation/aggregation.h"
 
 namespace mmdcn {
 namespace {

@@ -2,7 +2,7 @@
 // after group.
 #pragma once
 
-#include "dcnv3/dcnv3.h"
+#include "common/aggregation/aggregation.h"
 
 namespace mmdcn {
 

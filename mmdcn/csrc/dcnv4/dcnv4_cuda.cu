@@ -1,4 +1,4 @@
-#include "dcnv3/dcnv3_cuda.h"
+#include "common/aggregation/aggregation_cuda.h"
 #include "dcnv4/dcnv4.h"
 
 namespace mmdcn {

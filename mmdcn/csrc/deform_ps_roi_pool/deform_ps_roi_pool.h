@@ -1,7 +1,7 @@
 // Arguments and sizes of deformable position-sensitive RoI pooling, shared by the devices.
 #pragma once
 
-#include "common/roi_pool.h"
+#include "common/roi_pool/roi_pool.h"
 
 namespace mmdcn {
 

@@ -1,7 +1,7 @@
 // Where the bins of deformable position-sensitive RoI pooling sample, for host and device.
 #pragma once
 
-#include "common/roi_math.h"
+#include "common/roi_pool/roi_math.h"
 
 namespace mmdcn {
 

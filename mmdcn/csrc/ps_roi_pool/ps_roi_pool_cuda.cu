@@ -1,4 +1,4 @@
-#include "common/roi_pool_cuda.h"
+#include "common/roi_pool/roi_pool_cuda.h"
 #include "ps_roi_pool/ps_roi_pool.h"
 #include "ps_roi_pool/ps_roi_pool_math.h"
 

@@ -1,4 +1,4 @@
-#include "common/roi_pool_cpu.h"
+#include "common/roi_pool/roi_pool_cpu.h"
 #include "roi_avg_pool/roi_avg_pool_math.h"
 
 namespace mmdcn {

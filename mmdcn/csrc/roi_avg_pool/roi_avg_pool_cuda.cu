@@ -1,4 +1,4 @@
-#include "common/roi_pool_cuda.h"
+#include "common/roi_pool/roi_pool_cuda.h"
 #include "roi_avg_pool/roi_avg_pool_math.h"
 
 namespace mmdcn {

@@ -1,7 +1,7 @@
 // The pixels that a bin of average RoI pooling covers, for host and device.
 #pragma once
 
-#include "common/roi_math.h"
+#include "common/roi_pool/roi_math.h"
 
 namespace mmdcn {
 
