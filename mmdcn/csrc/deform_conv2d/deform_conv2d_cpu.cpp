@@ -8,7 +8,7 @@
 #include "common/cpu/transpose.h"
 #include "deform_conv2d/deform_conv2d_tile_cpu.h"
 
-namespace mmdcn {
+namespace mmdcn::deform_conv2d {
 namespace {
 
 constexpr int64_t kBandBytes = 6 << 20;
@@ -20,13 +20,15 @@ struct Job {
   int64_t first_image, last_image;
   int64_t first_out, last_out;
   Band band;
+
+  int64_t images() const { return last_image - first_image; }
 };
 
 // The largest finite vertical offset of an image, rounded up.
 template <typename S>
-int64_t vertical_reach(const DeformConvShape& s, const S* offset) {
+int64_t vertical_reach(const Shape& s, const S* offset) {
   Compute<S> reach = 0;
-  for (int64_t point = 0; point < s.deform_groups * s.taps(); ++point) {
+  for (int64_t point = 0; point < s.points(); ++point) {
     const S* dy = offset + 2 * point * s.out_pixels();
     for (int64_t i = 0; i < s.out_pixels(); ++i) {
       const Compute<S> size = std::abs(to_compute(dy[i]));
@@ -39,7 +41,7 @@ int64_t vertical_reach(const DeformConvShape& s, const S* offset) {
 // Cuts the work so that the rows at hand fit kBandBytes: several small images, or part of one.
 // A point that strays further than its band reads the channels-first image, slowly.
 template <typename S>
-std::vector<Job> plan_jobs(const DeformConvShape& s, const S* offset) {
+std::vector<Job> plan_jobs(const Shape& s, const PointTensors<S>& points) {
   const int64_t row_bytes = s.width * s.channels * sizeof(S);
   const int64_t budget = std::max<int64_t>(1, kBandBytes / row_bytes);  // in rows
   std::vector<Job> jobs;
@@ -52,11 +54,12 @@ std::vector<Job> plan_jobs(const DeformConvShape& s, const S* offset) {
   }
   const int64_t reach_kernel = s.dilation_h * (s.kernel_h - 1) + 2;
   for (int64_t n = 0; n < s.batch; ++n) {
-    const S* offset_n = offset + n * s.deform_groups * 2 * s.taps() * s.out_pixels();
+    const S* offset_n = points.of_image(s, n).offset;
     const int64_t margin = std::min(vertical_reach(s, offset_n), budget / 4);
-    const int64_t rows = std::max<int64_t>(1, (budget - reach_kernel - 2 * margin) / s.stride_h);
-    for (int64_t out = 0; out < s.out_h; out += rows) {
-      const int64_t last = std::min(out + rows, s.out_h);
+    const int64_t out_rows =
+        std::max<int64_t>(1, (budget - reach_kernel - 2 * margin) / s.stride_h);
+    for (int64_t out = 0; out < s.out_h; out += out_rows) {
+      const int64_t last = std::min(out + out_rows, s.out_h);
       const int64_t begin = std::clamp<int64_t>(out * s.stride_h - s.pad_h - margin, 0,
                                                 std::max<int64_t>(0, s.height - budget));
       jobs.push_back({n, n + 1, out, last, {begin, std::min(budget, s.height - begin)}});
@@ -67,120 +70,153 @@ std::vector<Job> plan_jobs(const DeformConvShape& s, const S* offset) {
 
 // Columns and weights are multiplied as E.
 template <typename S, typename E>
-Tensor forward(const DeformConvShape& s, const Tensor& input_any, const Tensor& offset_any,
-               const std::optional<Tensor>& mask_any, const Tensor& weight_any,
-               const std::optional<Tensor>& bias_any) {
+struct Forward {
   using T = Compute<S>;
+
+  const Shape& s;
+  const bool channels_last;  // of input and output
+  const S* input;
+  const PointTensors<S> points;
+  const S *weight, *bias;  // bias may be null
+  S* output;
+
+  const GemmKernel<E>& gemm = gemm_kernel<E>();
+  const int64_t taps = s.taps(), pixels = s.out_pixels(), depth = s.depth();
+  const std::vector<Segment> segments = make_segments(s, s.channels);
+  const Panels<E> panels = pack_weight<E>(s, weight);
+  const std::vector<Job> jobs = channels_last
+                                    ? std::vector<Job>{{0, s.batch, 0, s.out_h, {0, s.height}}}
+                                    : plan_jobs(s, points);
+  const int64_t tile = tile_pixels(jobs.front());  // the first job is the largest
+  const Buffer<S> band = make_buffer<S>(channels_last ? 0 : band_size(jobs.front()));
+
+  void run() const {
+    for (const Job& job : jobs) {
+      if (!channels_last) load_band(job);
+      const int64_t first = job.first_out * s.out_w, last = job.last_out * s.out_w;
+      const int64_t tiles = ceil_div(last - first, tile);
+      torch::stable::parallel_for(0, job.images() * tiles, 1, [&](int64_t begin, int64_t end) {
+        Scratch scratch(s, tile);
+        for (int64_t item = begin; item < end; ++item) {
+          const int64_t start = first + item % tiles * tile;
+          run_tile(job, item / tiles, start, std::min(tile, last - start), scratch);
+        }
+      });
+    }
+  }
+
+ private:
+  struct Scratch {
+    Points<T> points;
+    Buffer<E> columns;
+    Buffer<T> out;  // [pixel][out channel]
+
+    Scratch(const Shape& s, int64_t tile)
+        : points(s, tile),
+          columns(make_buffer<E>(tile * s.depth())),
+          out(make_buffer<T>(tile * s.out_channels)) {
+      // The product reads columns past the last pixel.
+      std::fill_n(columns.get(), tile * s.depth(), E(T(0)));
+    }
+  };
+
+  int64_t tile_pixels(const Job& job) const {
+    return std::min(std::clamp(kTileElements / depth / gemm.mr, int64_t{2}, int64_t{16}) * gemm.mr,
+                    round_up((job.last_out - job.first_out) * s.out_w, gemm.mr));
+  }
+
+  int64_t band_size(const Job& job) const {
+    return job.images() * job.band.rows * s.width * s.channels;
+  }
+
+  // Makes the rows that a job needs channels last.
+  void load_band(const Job& job) const {
+    const int64_t band_pixels = job.band.rows * s.width, image = s.channels * s.pixels();
+    transpose_batch(input + job.first_image * image + job.band.first_row * s.width, s.pixels(),
+                    image, band.get(), s.channels, band_pixels * s.channels, job.images(),
+                    s.channels, band_pixels);
+  }
+
+  // Output pixels [first, first + count) of an image of a job.
+  void run_tile(const Job& job, int64_t image, int64_t first, int64_t count,
+                Scratch& scratch) const {
+    const int64_t n = job.first_image + image;
+    locate_tile(s, points.of_image(s, n), job.band, first, count, scratch.points, 0);
+    sample(job, image, count, scratch);
+    multiply(count, scratch);
+    store(n, first, count, scratch.out.get());
+  }
+
+  void sample(const Job& job, int64_t image, int64_t count, Scratch& scratch) const {
+    const SampledImage<S> from{
+        (channels_last ? input : band.get()) + image * job.band.rows * s.width * s.channels,
+        input + (job.first_image + image) * s.channels * s.pixels(), s.channels, s.pixels()};
+    for (const Segment& segment : segments) {
+      for (int64_t k = 0; k < taps; ++k) {
+        sample_tile(from, segment, count,
+                    PointsView<T>(scratch.points, segment.deform_group * taps + k, 0),
+                    scratch.columns.get() + segment.column + k * s.group_channels(), depth);
+      }
+    }
+  }
+
+  void multiply(int64_t count, Scratch& scratch) const {
+    T* const out = scratch.out.get();
+    for (int64_t i = 0; bias && i < count; ++i) {
+      for (int64_t o = 0; o < s.out_channels; ++o) {
+        out[i * s.out_channels + o] = to_compute(bias[o]);
+      }
+    }
+    const int64_t group_depth = s.group_depth(), group_out = s.group_out_channels();
+    for (int64_t g = 0; g < s.groups; ++g) {
+      gemm_panels(gemm, count, group_out, group_depth, scratch.columns.get() + g * group_depth,
+                  depth, panels[g], out + g * group_out, s.out_channels, bias != nullptr);
+    }
+  }
+
+  void store(int64_t n, int64_t first, int64_t count, const T* out) const {
+    S* const image = output + n * s.out_channels * pixels;
+    if (channels_last) {
+      convert_copy(out, count * s.out_channels, image + first * s.out_channels);
+    } else {
+      transpose_block(out, s.out_channels, image + first, pixels, count, s.out_channels);
+    }
+  }
+};
+
+Tensor forward(const Tensor& input_any, const Tensor& offset_any, std::optional<Tensor> mask_any,
+               const Tensor& weight_any, std::optional<Tensor> bias_any,
+               std::vector<int64_t> stride, std::vector<int64_t> padding,
+               std::vector<int64_t> dilation, int64_t groups, int64_t deform_groups) {
+  const Shape s = make_shape(input_any, offset_any, mask_any, weight_any, bias_any, stride, padding,
+                             dilation, groups, deform_groups);
   const bool channels_last = is_channels_last(input_any);
   const Tensor input = channels_last ? input_any : torch::stable::contiguous(input_any);
   const Tensor offset = torch::stable::contiguous(offset_any);
   const Tensor weight = torch::stable::contiguous(weight_any);
   const std::optional<Tensor> mask = contiguous(mask_any), bias = contiguous(bias_any);
-  Tensor output =
-      empty_image({s.batch, s.out_channels, s.out_h, s.out_w}, input.scalar_type(), channels_last);
+  const Tensor output = empty_image(input, {s.batch, s.out_channels, s.out_h, s.out_w},
+                                    input.scalar_type(), channels_last);
   if (s.batch == 0) return output;
-
-  const S* input_ptr = input.const_data_ptr<S>();
-  const S* offset_ptr = offset.const_data_ptr<S>();
-  const S* mask_ptr = data_or_null<S>(mask);
-  const S* bias_ptr = data_or_null<S>(bias);
-  S* output_ptr = output.mutable_data_ptr<S>();
-
-  const GemmKernel<E>& gemm = gemm_kernel<E>();
-  const int64_t taps = s.taps(), pixels = s.out_pixels(), image_pixels = s.height * s.width;
-  const int64_t group_in = s.group_channels(), group_out = s.group_out_channels();
-  const int64_t depth = taps * group_in, columns = s.groups * depth;
-  const int64_t points_per_pixel = s.deform_groups * taps;
-  const std::vector<Segment> segments = make_segments(s, s.channels);
-
-  const Panels<E> panels = pack_weight<E>(s, weight.const_data_ptr<S>());
-  const std::vector<Job> jobs = channels_last
-                                    ? std::vector<Job>{{0, s.batch, 0, s.out_h, {0, s.height}}}
-                                    : plan_jobs<S>(s, offset_ptr);
-  const Job& largest = jobs.front();
-  const Buffer<S> rows =
-      make_buffer<S>(channels_last ? 0
-                                   : (largest.last_image - largest.first_image) *
-                                         largest.band.rows * s.width * s.channels);
-  const int64_t tile =
-      std::min(std::clamp(kTileElements / columns / gemm.mr, int64_t{2}, int64_t{16}) * gemm.mr,
-               round_up((largest.last_out - largest.first_out) * s.out_w, gemm.mr));
-
-  for (const Job& job : jobs) {
-    const int64_t images = job.last_image - job.first_image;
-    const int64_t band_pixels = job.band.rows * s.width;
-    if (!channels_last) {
-      transpose_batch(
-          input_ptr + job.first_image * s.channels * image_pixels + job.band.first_row * s.width,
-          image_pixels, s.channels * image_pixels, rows.get(), s.channels, band_pixels * s.channels,
-          images, s.channels, band_pixels);
-    }
-    const S* rows_ptr = channels_last ? input_ptr : rows.get();
-    const int64_t job_first = job.first_out * s.out_w, job_last = job.last_out * s.out_w;
-    const int64_t tiles = ceil_div(job_last - job_first, tile);
-
-    torch::stable::parallel_for(0, images * tiles, 1, [&](int64_t begin, int64_t end) {
-      const Buffer<E> col = make_buffer<E>(tile * columns);
-      const Buffer<T> out = make_buffer<T>(tile * s.out_channels);
-      Points<T> points(points_per_pixel * tile);
-      std::fill_n(col.get(), tile * columns, E(T(0)));  // rows past the last pixel are read
-      for (int64_t item = begin; item < end; ++item) {
-        const int64_t n = job.first_image + item / tiles;
-        const int64_t first = job_first + item % tiles * tile;
-        const int64_t count = std::min(tile, job_last - first);
-        locate_tile(s, offset_ptr + n * 2 * points_per_pixel * pixels,
-                    mask_ptr ? mask_ptr + n * points_per_pixel * pixels : nullptr, job.band, first,
-                    count, points, 0, tile);
-        const SampledImage<S> image{rows_ptr + item / tiles * band_pixels * s.channels,
-                                    input_ptr + n * s.channels * image_pixels, s.channels,
-                                    image_pixels};
-        for (const Segment& segment : segments) {
-          for (int64_t k = 0; k < taps; ++k) {
-            sample_tile(image, segment, count,
-                        PointsView<T>(points, (segment.deform_group * taps + k) * tile),
-                        col.get() + segment.column + k * group_in, columns);
-          }
-        }
-        for (int64_t i = 0; bias_ptr && i < count; ++i) {
-          for (int64_t o = 0; o < s.out_channels; ++o) {
-            out[i * s.out_channels + o] = to_compute(bias_ptr[o]);
-          }
-        }
-        for (int64_t g = 0; g < s.groups; ++g) {
-          gemm_panels(gemm, count, group_out, depth, col.get() + g * depth, columns, panels[g],
-                      out.get() + g * group_out, s.out_channels, bias_ptr != nullptr);
-        }
-        S* image_out = output_ptr + n * s.out_channels * pixels;
-        if (channels_last) {
-          S* dst = image_out + first * s.out_channels;
-          for (int64_t i = 0; i < count * s.out_channels; ++i) dst[i] = convert<S>(out[i]);
-        } else {
-          transpose_block(out.get(), s.out_channels, image_out + first, pixels, count,
-                          s.out_channels);
-        }
-      }
+  dispatch_floating(input.scalar_type(), [&](auto zero) {
+    using S = decltype(zero);
+    dispatch_element<S>([&](auto element) {
+      Forward<S, decltype(element)>{.s = s,
+                                    .channels_last = channels_last,
+                                    .input = input.const_data_ptr<S>(),
+                                    .points = {offset.const_data_ptr<S>(), data_or_null<S>(mask)},
+                                    .weight = weight.const_data_ptr<S>(),
+                                    .bias = data_or_null<S>(bias),
+                                    .output = output.mutable_data_ptr<S>()}
+          .run();
     });
-  }
+  });
   return output;
 }
 
-Tensor deform_conv2d_cpu(const Tensor& input, const Tensor& offset, std::optional<Tensor> mask,
-                         const Tensor& weight, std::optional<Tensor> bias,
-                         std::vector<int64_t> stride, std::vector<int64_t> padding,
-                         std::vector<int64_t> dilation, int64_t groups, int64_t deform_groups) {
-  const DeformConvShape s = deform_conv_shape(input, offset, mask, weight, bias, stride, padding,
-                                              dilation, groups, deform_groups);
-  return dispatch_floating(input.scalar_type(), [&](auto type) {
-    using S = decltype(type);
-    return dispatch_element<S>([&](auto element) {
-      return forward<S, decltype(element)>(s, input, offset, mask, weight, bias);
-    });
-  });
-}
-
 }  // namespace
-}  // namespace mmdcn
+}  // namespace mmdcn::deform_conv2d
 
 STABLE_TORCH_LIBRARY_IMPL(mmdcn, CPU, m) {
-  m.impl("deform_conv2d", TORCH_BOX(&mmdcn::deform_conv2d_cpu));
+  m.impl("deform_conv2d", TORCH_BOX(&mmdcn::deform_conv2d::forward));
 }

@@ -1,21 +1,28 @@
-// The sampling of dcnv3 and dcnv4 on the GPU.
+// The sampling of dcnv3 and dcnv4 on the GPU, of contiguous tensors.
 #pragma once
 
-#include "common/cuda/host.h"
 #include "common/aggregation/aggregation.h"
+#include "common/cuda/host.h"
 
-namespace mmdcn {
+namespace mmdcn::aggregation {
 
-template <typename S>
-void dcnv3_forward_cuda(const CudaDevice& device, const DCNv3Shape& s, const S* input,
-                        const DCNv3Points<const S>& points, bool softmax, S* output);
+class Cuda {
+ public:
+  explicit Cuda(const Tensor& input) : device_(input) {}
 
-// grad_points has the layout of points. grad_input has the dtype of computation; it is zero, or
-// empty if it is not needed.
-template <typename S>
-void dcnv3_backward_cuda(const CudaDevice& device, const DCNv3Shape& s, const S* grad_output,
-                         const S* input, const DCNv3Points<const S>& points, bool softmax,
-                         const Tensor& grad_input, const DCNv3Points<S>& grad_points,
-                         bool deterministic);
+  template <typename S>
+  void forward(const Shape& s, const Tensor& input, const Points<const S>& points,
+               const Tensor& output) const;
 
-}  // namespace mmdcn
+  // Fills in grad_points, with the layout of points, and returns the gradient of input, empty
+  // unless needed.
+  template <typename S>
+  Tensor backward(const Shape& s, const Tensor& grad_output, const Tensor& input,
+                  const Points<const S>& points, const Points<S>& grad_points, bool need_input,
+                  bool deterministic) const;
+
+ private:
+  CudaDevice device_;
+};
+
+}  // namespace mmdcn::aggregation

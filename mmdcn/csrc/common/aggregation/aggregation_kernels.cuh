@@ -4,20 +4,18 @@
 
 #include "common/cuda/sampling.cuh"
 
-namespace mmdcn {
+namespace mmdcn::aggregation {
 
-// The sizes of DCNv3Shape as the kernels need them.
-struct DCNv3Grid {
-  int32_t height, width, channels, out_h, out_w;
-  int32_t kernel_h, kernel_w, stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w;
-  int32_t groups, group_channels, taps;
+// The sizes of Shape as the kernels need them.
+struct Grid : WindowGrid {
+  int32_t channels, groups, group_channels, taps;
   double offset_scale;
   bool remove_center, softmax;
 };
 
-// Offsets as (dx, dy) pairs and one weight a tap, with the strides of DCNv3Points.
+// Offsets as (dx, dy) pairs and one weight a tap, with the strides of Points.
 template <typename S>
-struct DCNv3PointData {
+struct PointData {
   S *offset, *weight;
   int64_t offset_pixel, offset_group, weight_pixel, weight_group;
 
@@ -30,10 +28,10 @@ struct DCNv3PointData {
 };
 
 template <typename S>
-struct DCNv3ForwardParams {
-  DCNv3Grid grid;
+struct ForwardParams {
+  Grid grid;
   const S* input;
-  DCNv3PointData<const S> points;
+  PointData<const S> points;
   S* output;
   int64_t items;   // pixels * groups * chunks
   int32_t chunks;  // of the channels of a group
@@ -41,12 +39,12 @@ struct DCNv3ForwardParams {
 };
 
 template <typename S>
-struct DCNv3BackwardParams {
-  DCNv3Grid grid;
+struct BackwardParams {
+  Grid grid;
   const S *grad_output, *input;
-  DCNv3PointData<const S> points;
+  PointData<const S> points;
   GradientSum<Compute<S>> grad_input;  // all null when not needed
-  DCNv3PointData<S> grad_points;
+  PointData<S> grad_points;
   Compute<S>* grad_softmax;  // room for the weights' gradients; only with softmax
   int64_t items;             // pixels * groups
   int32_t log_team_size;
@@ -54,7 +52,7 @@ struct DCNv3BackwardParams {
 
 // What a team works on.
 template <typename T>
-struct DCNv3Site {
+struct Site {
   int64_t pixel;  // over all images
   int64_t image;
   int32_t group;
@@ -62,8 +60,8 @@ struct DCNv3Site {
 };
 
 template <typename T>
-__device__ DCNv3Site<T> dcnv3_site(const DCNv3Grid& g, int64_t item) {
-  DCNv3Site<T> site;
+__device__ Site<T> make_site(const Grid& g, int64_t item) {
+  Site<T> site;
   int32_t x, y;
   site.pixel = divide(item, g.groups, &site.group);
   site.image = divide(divide(site.pixel, g.out_w, &x), g.out_h, &y);
@@ -79,7 +77,7 @@ struct Softmax {
 };
 
 template <typename S, typename T = Compute<S>>
-__device__ Softmax<T> dcnv3_softmax(const Team& team, const S* weight, int32_t taps) {
+__device__ Softmax<T> softmax_of(const Team& team, const S* weight, int32_t taps) {
   T top = load_value(weight);
   for (int32_t k = 1 + team.lane; k < taps; k += team.size) {
     const T w = load_value(weight + k);
@@ -98,8 +96,8 @@ __device__ Softmax<T> dcnv3_softmax(const Team& team, const S* weight, int32_t t
 
 // Tap k of a group: width outer, height inner.
 template <typename S, typename T>
-__device__ Point<T> dcnv3_point(const DCNv3Grid& g, const DCNv3Site<T>& site, int32_t k,
-                                const S* offset, const S* weight, const Softmax<T>& softmax) {
+__device__ Point<T> point_at(const Grid& g, const Site<T>& site, int32_t k, const S* offset,
+                             const S* weight, const Softmax<T>& softmax) {
   const int32_t center = g.kernel_h * g.kernel_w / 2;
   int32_t row;
   const int32_t column =
@@ -117,70 +115,70 @@ __device__ Point<T> dcnv3_point(const DCNv3Grid& g, const DCNv3Site<T>& site, in
 }
 
 template <typename T>
-__device__ ImageGroup dcnv3_group(const DCNv3Grid& g, const DCNv3Site<T>& site) {
+__device__ ImageGroup image_group(const Grid& g, const Site<T>& site) {
   return {site.image * g.height * g.width * g.channels + site.group * g.group_channels, g.channels,
           g.width};
 }
 
 // Position of the first element of a group in the output.
 template <typename T>
-__device__ int64_t dcnv3_output(const DCNv3Grid& g, const DCNv3Site<T>& site) {
+__device__ int64_t output_at(const Grid& g, const Site<T>& site) {
   return site.pixel * g.channels + site.group * g.group_channels;
 }
 
 template <typename S, int V>
 __global__ void __launch_bounds__(kBlockThreads, kForwardBlocks<Compute<S>>)
-    dcnv3_forward_kernel(const DCNv3ForwardParams<S> p) {
+    forward_kernel(const ForwardParams<S> p) {
   using T = Compute<S>;
-  const DCNv3Grid& g = p.grid;
+  const Grid& g = p.grid;
   const Team team(p.log_team_size);
   for (Items items(p.items, p.log_team_size); items.more(); items.advance()) {
     int32_t chunk;
-    const DCNv3Site<T> site = dcnv3_site<T>(g, divide(items.item(), p.chunks, &chunk));
+    const Site<T> site = make_site<T>(g, divide(items.item(), p.chunks, &chunk));
     const int32_t channel = (chunk * team.size + team.lane) * V;
     const bool active = items.exists() && channel < g.group_channels;
     const S* offset = p.points.offset + p.points.offset_at(site.pixel, site.group);
     const S* weight = p.points.weight + p.points.weight_at(site.pixel, site.group);
-    const Softmax<T> softmax = g.softmax ? dcnv3_softmax(team, weight, g.taps) : Softmax<T>{};
-    const ImageGroup group = dcnv3_group(g, site);
+    const Softmax<T> softmax = g.softmax ? softmax_of(team, weight, g.taps) : Softmax<T>{};
+    const ImageGroup group = image_group(g, site);
     T sum[V] = {};
     for (int32_t first = 0; first < g.taps; first += team.size) {
       const int32_t count = min(team.size, g.taps - first);
       Point<T> own{};
       if (team.lane < count) {
-        own = dcnv3_point(g, site, first + team.lane, offset, weight, softmax);
+        own = point_at(g, site, first + team.lane, offset, weight, softmax);
       }
       for (int32_t j = 0; j < count; ++j) {
         add_sample<V>(p.input, group, from(team, own, j), channel, active, sum);
       }
     }
-    if (active) store<V>(p.output + dcnv3_output(g, site) + channel, sum);
+    if (active) store<V>(p.output + output_at(g, site) + channel, sum);
   }
 }
 
 template <typename S, int V>
 __global__ void __launch_bounds__(kBlockThreads, kBackwardBlocks<Compute<S>>)
-    dcnv3_backward_kernel(const DCNv3BackwardParams<S> p) {
+    backward_kernel(const BackwardParams<S> p) {
   using T = Compute<S>;
-  const DCNv3Grid& g = p.grid;
+  const Grid& g = p.grid;
   const Team team(p.log_team_size);
   for (Items items(p.items, p.log_team_size); items.more(); items.advance()) {
     const bool exists = items.exists();
-    const DCNv3Site<T> site = dcnv3_site<T>(g, items.item());
+    const Site<T> site = make_site<T>(g, items.item());
     // Points and their gradients have the same layout.
     const int64_t offset = p.points.offset_at(site.pixel, site.group);
     const int64_t weight = p.points.weight_at(site.pixel, site.group);
     const Softmax<T> softmax =
-        g.softmax ? dcnv3_softmax(team, p.points.weight + weight, g.taps) : Softmax<T>{};
-    const ImageGroup group = dcnv3_group(g, site);
-    const S* upstream = p.grad_output + dcnv3_output(g, site);
+        g.softmax ? softmax_of(team, p.points.weight + weight, g.taps) : Softmax<T>{};
+    const ImageGroup group = image_group(g, site);
+    const S* upstream = p.grad_output + output_at(g, site);
     const auto grad = [upstream](int32_t c) { return upstream + c; };
     T mean = T(0);  // of the weights' gradients, weighted
     for (int32_t first = 0; first < g.taps; first += team.size) {
       const int32_t count = min(team.size, g.taps - first), k = first + team.lane;
       Point<T> own{};
       if (team.lane < count) {
-        own = dcnv3_point(g, site, k, p.points.offset + offset, p.points.weight + weight, softmax);
+        own = point_at(g, site, k, p.points.offset + offset, p.points.weight + weight, softmax);
       }
       PointGradient<T> result{};
       for (int32_t j = 0; j < count; ++j) {
@@ -212,4 +210,4 @@ __global__ void __launch_bounds__(kBlockThreads, kBackwardBlocks<Compute<S>>)
   }
 }
 
-}  // namespace mmdcn
+}  // namespace mmdcn::aggregation

@@ -1,10 +1,12 @@
-// Backward pass of dcnv3 and dcnv4 on the CPU. Threads own what they add to, so nothing is atomic
-// and the sums do not depend on the number of threads.
+// The backward pass on the CPU. Threads own what they add to, so nothing is atomic and the sums do
+// not depend on the number of threads.
 #include <cmath>
 
+#include "common/aggregation/aggregation_cpu.h"
 #include "common/aggregation/backward_loops_cpu.h"
+#include "common/cpu/threads.h"
 
-namespace mmdcn {
+namespace mmdcn::aggregation {
 namespace {
 
 // Output rows [first, last) and the input rows that their points may add to.
@@ -15,7 +17,7 @@ struct Band {
 
 // The bands of an image: a multiple of four, or a single one. Bands of even numbers have the whole
 // input between them, and so have the others; each reaches half its height further than it stands.
-std::vector<Band> make_bands(const DCNv3Shape& s) {
+std::vector<Band> make_bands(const Shape& s) {
   const int64_t rows = std::min(s.out_h * s.stride_h, s.height);
   // Of 24 rows, so that few points stray; of 12 where there would be fewer than eight bands.
   const int64_t count = std::max(rows / 24, std::min<int64_t>(rows / 12, 8)) / 4 * 4;
@@ -51,16 +53,15 @@ template <typename S>
 struct Backward {
   using T = Compute<S>;
 
-  const DCNv3Shape& s;
-  const DCNv3Points<const S>& points;
-  const bool softmax;
+  const Shape& s;
+  const Points<const S>& points;
   const S* grad_output;
-  const DCNv3Points<S>& grad_points;
+  const Points<S>& grad_points;
 
   static constexpr int64_t kBandChannels = 128;
   static constexpr int64_t kStripPixels = 16;
 
-  const Grid<T> grid{s};
+  const Sampler<S> sampler{s, points};
   const int64_t taps = s.taps(), size = s.group_channels();
   const int64_t pixels = s.out_pixels(), in_pixels = s.height * s.width;
   const std::vector<Band> bands = make_bands(s);
@@ -103,6 +104,10 @@ struct Backward {
     int64_t n, group, groups;
     Image<S> image;
     T* sums;
+
+    PointRange range(int64_t first, int64_t count) const {
+      return {n, first, count, group, groups};
+    }
   };
 
   // Pixels side by side whose points have neighbours outside the window.
@@ -110,9 +115,10 @@ struct Backward {
     int64_t first, count;
   };
 
-  Window window(const Part& part, RowRange rows) const {
+  // Those of a part, with these rows as their window.
+  InputSums<T> sums_in(const Part& part, RowRange rows) const {
     const int64_t row = s.width * part.image.stride;
-    return {rows.begin * row, (rows.end - rows.begin) * row};
+    return {part.sums, rows.begin * row, (rows.end - rows.begin) * row};
   }
 
   void run_groups(const S* input, S* grad_input) const {
@@ -150,8 +156,8 @@ struct Backward {
           const Part p = part(n, 0, s.groups);
           const Band& band = bands[index];
           if (sums && !odd) {
-            const Window w = window(p, band.rows);
-            std::fill_n(p.sums + w.begin, w.size, T(0));
+            const InputSums<T> own = sums_in(p, band.rows);
+            std::fill_n(own.data + own.begin, own.size, T(0));
           }
           strays[n * count + index] = run_band(p, band, scratch);
         }
@@ -164,10 +170,10 @@ struct Backward {
         const Part p = part(item / s.groups, item % s.groups, 1);
         for (int64_t i = 0; i < count; ++i) {
           for (const Stray& stray : strays[p.n * count + i]) {
-            locate(p, bands[i], stray.first, stray.count, block);
+            const PointRange range = p.range(stray.first, stray.count);
+            locate_points(sampler, range, p.image, bands[i].rows, block);
             if (block.inside) continue;  // it was another group
-            add_strays(s, grad_of(p, stray.first), p.image, stray.count, 1, block,
-                       window(p, bands[i].rows), p.sums);
+            add_strays(s, range, grad_of(range), p.image, block, sums_in(p, bands[i].rows));
           }
         }
       }
@@ -186,7 +192,8 @@ struct Backward {
       for (int64_t g = 0; g < s.groups; ++g) {
         const S* offset = points.offset + pixel * points.offset_pixel + g * points.offset_group;
         for (int64_t k = 0; k < taps; ++k) {
-          const T y = grid.y[k] - middle + to_compute(offset[2 * k + 1]) * grid.scale;
+          const T y =
+              sampler.grid.y[k] - middle + to_compute(offset[2 * k + 1]) * sampler.grid.scale;
           close += std::abs(y) < reach;
         }
       }
@@ -203,71 +210,71 @@ struct Backward {
       for (int64_t y = band.first; y < band.last; ++y) {
         for (int64_t x = left; x < right; x += run) {
           const int64_t first = y * s.out_w + x, count = std::min(run, right - x);
-          if (run_block(part, band, first, count, scratch)) strays.push_back({first, count});
+          if (run_block(part, band, part.range(first, count), scratch)) {
+            strays.push_back({first, count});
+          }
         }
       }
     }
     return strays;
   }
 
-  const S* grad_of(const Part& part, int64_t first) const {
-    return grad_output + (part.n * pixels + first) * s.channels + part.group * size;
-  }
-
-  void locate(const Part& part, const Band& band, int64_t first, int64_t count,
-              Block<T>& block) const {
-    locate_points<S>(s, grid, points, softmax, part.image.stride, part.image.missing, part.n, first,
-                     count, part.group, part.groups, band.rows, block);
+  const S* grad_of(const PointRange& range) const {
+    return grad_output + (range.n * pixels + range.first) * s.channels + range.group * size;
   }
 
   // Returns whether points have strayed.
-  bool run_block(const Part& part, const Band& band, int64_t first, int64_t count,
+  bool run_block(const Part& part, const Band& band, const PointRange& range,
                  Scratch& scratch) const {
-    const int64_t number = count * part.groups * taps, width = part.groups * size;
-    T* const grad_offset = scratch.grad_offset.get();
-    T* const grad_weight = scratch.grad_weight.get();
+    const int64_t width = range.groups * size;
     Block<T>& block = scratch.block;
-    locate(part, band, first, count, block);
-    prefetch_below(s, part.image.data, width, first, count);
-    if (part.sums) prefetch_below(s, part.sums, width, first, count);
-    const bool strayed =
-        backward_points(s, grad_of(part, first), part.image, count, part.groups, block,
-                        window(part, band.rows), part.sums, scratch.dots.get());
-    point_gradients(number, grid.scale, scratch.dots.get(), block.value.get(), block.capacity,
-                    grad_offset, grad_weight);
-    for (int64_t i = 0, at = 0; i < count; ++i) {
-      const int64_t row = part.n * pixels + first + i;
-      for (int64_t g = part.group; g < part.group + part.groups; ++g, at += taps) {
-        if (softmax) softmax_gradient(taps, block.field(kTapWeight) + at, grad_weight + at);
-        convert_copy(
-            grad_offset + 2 * at, 2 * taps,
-            grad_points.offset + row * grad_points.offset_pixel + g * grad_points.offset_group);
-        convert_copy(
-            grad_weight + at, taps,
-            grad_points.weight + row * grad_points.weight_pixel + g * grad_points.weight_group);
+    locate_points(sampler, range, part.image, band.rows, block);
+    prefetch_below(s, part.image.data, width, range);
+    if (part.sums) prefetch_below(s, part.sums, width, range);
+    const bool strayed = backward_points(s, range, grad_of(range), part.image, block,
+                                         sums_in(part, band.rows), scratch.dots.get());
+    point_gradients(range.count * range.groups * taps, sampler.grid.scale, scratch.dots.get(),
+                    block, scratch.grad_offset.get(), scratch.grad_weight.get());
+    store_gradients(range, scratch);
+    return strayed;
+  }
+
+  void store_gradients(const PointRange& range, Scratch& scratch) const {
+    const Points<S>& to = grad_points;
+    T *grad_offset = scratch.grad_offset.get(), *grad_weight = scratch.grad_weight.get();
+    const T* weight = scratch.block.field(kTapWeight);
+    for (int64_t i = 0; i < range.count; ++i) {
+      const int64_t pixel = range.n * pixels + range.first + i;
+      for (int64_t g = range.group; g < range.group + range.groups; ++g) {
+        if (s.softmax) softmax_gradient(taps, weight, grad_weight);
+        convert_copy(grad_offset, 2 * taps,
+                     to.offset + pixel * to.offset_pixel + g * to.offset_group);
+        convert_copy(grad_weight, taps, to.weight + pixel * to.weight_pixel + g * to.weight_group);
+        grad_offset += 2 * taps, grad_weight += taps, weight += taps;
       }
     }
-    return strayed;
   }
 };
 
 }  // namespace
 
 template <typename S>
-void dcnv3_backward_cpu(const DCNv3Shape& s, const S* grad_output, const S* input,
-                        const DCNv3Points<const S>& points, bool softmax, S* grad_input,
-                        const DCNv3Points<S>& grad_points) {
-  Backward<S>{s, points, softmax, grad_output, grad_points}(input, grad_input);
+Tensor Cpu::backward(const Shape& s, const Tensor& grad_output, const Tensor& input,
+                     const Points<const S>& points, const Points<S>& grad_points, bool need_input,
+                     bool /*deterministic*/) const {
+  const Tensor grad_input =
+      torch::stable::new_empty(input, need_input ? input.sizes().vec() : std::vector<int64_t>{0});
+  Backward<S>{s, points, grad_output.const_data_ptr<S>(), grad_points}(
+      input.const_data_ptr<S>(), need_input ? grad_input.mutable_data_ptr<S>() : nullptr);
+  return grad_input;
 }
 
-#define MMDCN_INSTANTIATE(S)                                                 \
-  template void dcnv3_backward_cpu<S>(const DCNv3Shape&, const S*, const S*, \
-                                      const DCNv3Points<const S>&, bool, S*, \
-                                      const DCNv3Points<S>&);
-
+#define MMDCN_INSTANTIATE(S)                                                   \
+  template Tensor Cpu::backward<S>(const Shape&, const Tensor&, const Tensor&, \
+                                   const Points<const S>&, const Points<S>&, bool, bool) const;
 MMDCN_INSTANTIATE(double)
 MMDCN_INSTANTIATE(float)
 MMDCN_INSTANTIATE(BFloat16)
 MMDCN_INSTANTIATE(Half)
 
-}  // namespace mmdcn
+}  // namespace mmdcn::aggregation

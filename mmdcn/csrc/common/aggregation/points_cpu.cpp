@@ -1,8 +1,9 @@
 #include "common/aggregation/points_cpu.h"
+
 #include "common/base/bilinear.h"
 #include "common/cpu/math.h"
 
-namespace mmdcn {
+namespace mmdcn::aggregation {
 namespace {
 
 template <typename S, typename T>
@@ -63,19 +64,19 @@ MMDCN_INLINE void locate_inside(int64_t points, int32_t width, int32_t pixel_str
 template <typename T>
 MMDCN_INLINE void locate_anywhere(int64_t points, int32_t height, int32_t width,
                                   int32_t pixel_stride, int64_t missing, int64_t stride,
-                                  T* __restrict value, int64_t* __restrict rows) {
+                                  T* __restrict value, int64_t* __restrict places) {
   MMDCN_INDEPENDENT
   for (int64_t j = 0; j < points; ++j) {
     const T w = value[kTapWeight * stride + j];
     const Corners<T> p =
         bilinear_corners(value[kY * stride + j], value[kX * stride + j], height, width);
-    const auto offset = [&](int32_t index) __attribute__((always_inline)) {
+    const auto place = [&](int32_t index) __attribute__((always_inline)) {
       return index < 0 ? missing : static_cast<int64_t>(index) * pixel_stride;
     };
-    rows[j] = offset(p.i00);
-    rows[stride + j] = offset(p.i01);
-    rows[2 * stride + j] = offset(p.i10);
-    rows[3 * stride + j] = offset(p.i11);
+    places[j] = place(p.i00);
+    places[stride + j] = place(p.i01);
+    places[2 * stride + j] = place(p.i10);
+    places[3 * stride + j] = place(p.i11);
     value[j] = p.w00 * w;
     value[stride + j] = p.w01 * w;
     value[2 * stride + j] = p.w10 * w;
@@ -85,78 +86,55 @@ MMDCN_INLINE void locate_anywhere(int64_t points, int32_t height, int32_t width,
   }
 }
 
-// Pixels [first, first + count) of image n, groups [group, group + groups). kTaps is the number of
-// taps when it is known to the compiler, else 0.
+// kTaps is the number of taps when it is known to the compiler, else 0.
 template <int kTaps, typename S, typename T>
-MMDCN_INLINE void locate_impl(const DCNv3Shape& s, const Grid<T>& grid,
-                              const DCNv3Points<const S>& points, bool with_softmax,
-                              int32_t pixel_stride, int64_t missing, int64_t n, int64_t first,
-                              int64_t count, int64_t group, int64_t groups, RowRange rows,
-                              Block<T>& block) {
+MMDCN_INLINE void locate_impl(const Sampler<S>& sampler, const PointRange& range,
+                              const Image<S>& image, RowRange rows, Block<T>& block) {
+  const Shape& s = sampler.s;
+  const Points<const S>& points = sampler.points;
+  const Grid<T>& grid = sampler.grid;
   const int64_t taps = kTaps ? kTaps : s.taps();
   T *const ys = block.field(kY), *const xs = block.field(kX), *const ws = block.field(kTapWeight);
-  int64_t at = 0, out_y = first / s.out_w, out_x = first % s.out_w;
-  for (int64_t i = 0; i < count; ++i, ++out_x) {
+  int64_t at = 0, out_y = range.first / s.out_w, out_x = range.first % s.out_w;
+  for (int64_t i = 0; i < range.count; ++i, ++out_x) {
     if (out_x == s.out_w) out_x = 0, ++out_y;
-    const int64_t row = n * s.out_pixels() + first + i;
+    const int64_t pixel = range.n * s.out_pixels() + range.first + i;
     const T base_y = static_cast<T>(out_y * s.stride_h);
     const T base_x = static_cast<T>(out_x * s.stride_w);
-    for (int64_t g = group; g < group + groups; ++g, at += taps) {
-      load_taps(taps, points.offset + row * points.offset_pixel + g * points.offset_group,
-                points.weight + row * points.weight_pixel + g * points.weight_group, grid.y.get(),
+    for (int64_t g = range.group; g < range.group + range.groups; ++g, at += taps) {
+      load_taps(taps, points.offset + pixel * points.offset_pixel + g * points.offset_group,
+                points.weight + pixel * points.weight_pixel + g * points.weight_group, grid.y.get(),
                 grid.x.get(), base_y, base_x, grid.scale, ys + at, xs + at, ws + at);
-      if (with_softmax) softmax(taps, ws + at);
+      if (s.softmax) softmax(taps, ws + at);
     }
   }
   const int32_t height = static_cast<int32_t>(s.height), width = static_cast<int32_t>(s.width);
   block.inside =
-      s.height * s.width * pixel_stride < INT32_MAX && all_inside(at, ys, xs, rows, width);
+      s.height * s.width * image.stride < INT32_MAX && all_inside(at, ys, xs, rows, width);
   if (block.inside) {
-    locate_inside(at, width, pixel_stride, block.capacity, block.value.get(), block.first.get());
+    locate_inside(at, width, image.stride, block.capacity, block.value.get(), block.first.get());
   } else {
-    locate_anywhere(at, height, width, pixel_stride, missing, block.capacity, block.value.get(),
-                    block.row.get());
+    locate_anywhere(at, height, width, image.stride, image.missing, block.capacity,
+                    block.value.get(), block.places.get());
   }
 }
 
-// Clones need plain functions: one set per type.
-#define MMDCN_LOCATE(S)                                                                         \
-  MMDCN_CLONES void locate(                                                                     \
-      const DCNv3Shape& s, const Grid<Compute<S>>& grid, const DCNv3Points<const S>& points,    \
-      bool softmax, int32_t stride, int64_t missing, int64_t n, int64_t first, int64_t count,   \
-      int64_t group, int64_t groups, RowRange rows, Block<Compute<S>>& block) {                 \
-    if (s.taps() == 9) {                                                                        \
-      locate_impl<9>(s, grid, points, softmax, stride, missing, n, first, count, group, groups, \
-                     rows, block);                                                              \
-    } else {                                                                                    \
-      locate_impl<0>(s, grid, points, softmax, stride, missing, n, first, count, group, groups, \
-                     rows, block);                                                              \
-    }                                                                                           \
-  }
+}  // namespace
 
+// Clones need plain functions: one set per type.
+#define MMDCN_LOCATE(S)                                                               \
+  MMDCN_CLONES void locate_points(const Sampler<S>& sampler, const PointRange& range, \
+                                  const Image<S>& image, RowRange rows,               \
+                                  Block<Compute<S>>& block) {                         \
+    if (sampler.s.taps() == 9) {                                                      \
+      locate_impl<9>(sampler, range, image, rows, block);                             \
+    } else {                                                                          \
+      locate_impl<0>(sampler, range, image, rows, block);                             \
+    }                                                                                 \
+  }
 MMDCN_LOCATE(double)
 MMDCN_LOCATE(float)
 MMDCN_LOCATE(BFloat16)
 MMDCN_LOCATE(Half)
 
-}  // namespace
-
-template <typename S>
-void locate_points(const DCNv3Shape& s, const Grid<Compute<S>>& grid,
-                   const DCNv3Points<const S>& points, bool softmax, int32_t stride,
-                   int64_t missing, int64_t n, int64_t first, int64_t count, int64_t group,
-                   int64_t groups, RowRange rows, Block<Compute<S>>& block) {
-  locate(s, grid, points, softmax, stride, missing, n, first, count, group, groups, rows, block);
-}
-
-#define MMDCN_INSTANTIATE(S)                                                                  \
-  template void locate_points<S>(                                                             \
-      const DCNv3Shape&, const Grid<Compute<S>>&, const DCNv3Points<const S>&, bool, int32_t, \
-      int64_t, int64_t, int64_t, int64_t, int64_t, int64_t, RowRange, Block<Compute<S>>&);
-
-MMDCN_INSTANTIATE(double)
-MMDCN_INSTANTIATE(float)
-MMDCN_INSTANTIATE(BFloat16)
-MMDCN_INSTANTIATE(Half)
-
-}  // namespace mmdcn
+}  // namespace mmdcn::aggregation

@@ -4,11 +4,7 @@
 #include <cmath>
 #include <cstdint>
 
-#if defined(__CUDACC__)
-#define MMDCN_HOST_DEVICE __host__ __device__ __forceinline__
-#else
-#define MMDCN_HOST_DEVICE inline __attribute__((always_inline))
-#endif
+#include "common/base/macros.h"
 
 namespace mmdcn {
 

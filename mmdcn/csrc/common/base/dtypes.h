@@ -6,15 +6,17 @@
 
 #include <cstdint>
 #include <cstring>
+#include <type_traits>
 
-#include "common/base/bilinear.h"
+#include "common/base/macros.h"
 
 namespace mmdcn {
 
 using torch::headeronly::BFloat16;
 using torch::headeronly::Half;
 
-// float64 is computed in float64, everything else in float32.
+// float64 is computed in float64, everything else in float32. Integers are bits that are only
+// moved.
 template <typename S>
 struct ComputeType {
   using type = float;
@@ -23,11 +25,20 @@ template <>
 struct ComputeType<double> {
   using type = double;
 };
+template <>
+struct ComputeType<uint16_t> {
+  using type = uint32_t;
+};
+template <>
+struct ComputeType<uint32_t> {
+  using type = uint32_t;
+};
 template <typename S>
 using Compute = typename ComputeType<S>::type;
 
 MMDCN_HOST_DEVICE float to_compute(float value) { return value; }
 MMDCN_HOST_DEVICE double to_compute(double value) { return value; }
+MMDCN_HOST_DEVICE uint32_t to_compute(uint16_t value) { return value; }
 
 #if defined(__CUDACC__)
 MMDCN_HOST_DEVICE float to_compute(BFloat16 value) { return static_cast<float>(value); }
@@ -75,5 +86,15 @@ MMDCN_HOST_DEVICE BFloat16 from_compute<BFloat16>(float value) {
                   BFloat16::from_bits());
 }
 #endif
+
+// From one storage type to another that is computed alike.
+template <typename To, typename From>
+MMDCN_HOST_DEVICE To convert(From value) {
+  if constexpr (std::is_same_v<To, From>) {
+    return value;
+  } else {
+    return from_compute<To>(to_compute(value));
+  }
+}
 
 }  // namespace mmdcn

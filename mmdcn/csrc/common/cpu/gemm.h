@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <cstring>
 
+#include "common/cpu/buffer.h"
 #include "common/cpu/threads.h"
 
 namespace mmdcn {
@@ -16,12 +17,12 @@ namespace mmdcn {
 template <typename E>
 constexpr int64_t kDepthStep = std::is_same_v<E, BFloat16> ? 2 : 1;
 
-// C[rows][cols] (+)= A[rows][depth] * B[depth][cols] with rows <= mr, cols <= nr, of elements E
-// that are added up in Compute<E>. A must be readable for mr rows; B is a panel.
+// C[m][n] (+)= A[m][depth] * B[depth][n] with m <= mr and n <= nr, of elements E that are added up
+// in Compute<E>. A must be readable up to m = mr; B is a panel.
 template <typename E>
 struct GemmKernel {
   using Run = void (*)(int64_t depth, const E* a, int64_t lda, const E* panel, Compute<E>* c,
-                       int64_t ldc, int64_t rows, int64_t cols, bool accumulate);
+                       int64_t ldc, int64_t m, int64_t n, bool accumulate);
   int64_t mr, nr;
   Run run;
 };
@@ -40,39 +41,39 @@ auto dispatch_element(const F& f) {
   return f(Compute<S>{});
 }
 
-// Copies `cols` columns of a row-major B into a panel.
+// Copies B[depth][n], n <= nr, into a panel.
 template <typename E>
-inline void pack_panel(const E* b, int64_t ldb, int64_t depth, int64_t cols, int64_t nr, E* panel) {
+inline void pack_panel(const E* b, int64_t ldb, int64_t depth, int64_t n, int64_t nr, E* panel) {
   for (int64_t k = 0; k < depth; ++k) {
-    std::memcpy(panel + k * nr, b + k * ldb, cols * sizeof(E));
-    if (cols < nr) std::memset(panel + k * nr + cols, 0, (nr - cols) * sizeof(E));
+    std::memcpy(panel + k * nr, b + k * ldb, n * sizeof(E));
+    if (n < nr) std::memset(panel + k * nr + n, 0, (nr - n) * sizeof(E));
   }
 }
-void pack_panel(const BFloat16* b, int64_t ldb, int64_t depth, int64_t cols, int64_t nr,
+void pack_panel(const BFloat16* b, int64_t ldb, int64_t depth, int64_t n, int64_t nr,
                 BFloat16* panel);
 
-// Puts a row of nr values into a panel, of which every row is put once.
+// Puts the nr values of step k into a panel, once for every step.
 template <typename E>
-inline void put_row(const Compute<E>* row, int64_t nr, int64_t k, E* panel) {
-  std::memcpy(panel + k * nr, row, nr * sizeof(E));
+inline void put_step(const Compute<E>* values, int64_t nr, int64_t k, E* panel) {
+  std::memcpy(panel + k * nr, values, nr * sizeof(E));
 }
-void put_row(const float* row, int64_t nr, int64_t k, BFloat16* panel);
+void put_step(const float* values, int64_t nr, int64_t k, BFloat16* panel);
 
-// Memory for matrices [depth][cols], one per group, packed into panels.
+// Memory for matrices [depth][n], one per group, packed into panels.
 template <typename E>
 class Panels {
  public:
-  Panels(const GemmKernel<E>& kernel, int64_t groups, int64_t depth, int64_t cols)
+  Panels(const GemmKernel<E>& kernel, int64_t groups, int64_t depth, int64_t n)
       : nr_(kernel.nr),
         depth_(round_up(depth, kDepthStep<E>)),
-        group_size_(round_up(cols, nr_) * depth_),
+        group_size_(round_up(n, nr_) * depth_),
         data_(kDepthStep<E> > 1 ? make_zeros<E>(groups * group_size_)
                                 : make_buffer<E>(groups * group_size_)) {}
   const E* operator[](int64_t group) const { return data_.get() + group * group_size_; }
-  // Row k of columns `col` to `col` + nr; col is a multiple of nr. With one thread for kDepthStep
-  // rows.
-  void put(int64_t group, int64_t k, int64_t col, const Compute<E>* row) {
-    put_row(row, nr_, k, data_.get() + group * group_size_ + col * depth_);
+  // Step k of the depth for columns [first, first + nr); first is a multiple of nr. One thread puts
+  // kDepthStep steps side by side.
+  void put(int64_t group, int64_t k, int64_t first, const Compute<E>* values) {
+    put_step(values, nr_, k, data_.get() + group * group_size_ + first * depth_);
   }
 
  private:
@@ -80,17 +81,17 @@ class Panels {
   Buffer<E> data_;
 };
 
-// C[rows][cols] (+)= A * B with B already packed into ceil(cols / nr) panels. A must be readable,
-// C need not be, up to the next multiple of mr rows.
+// C[m][n] (+)= A[m][depth] * B[depth][n] with B in ceil(n / nr) panels. A must be readable, C need
+// not be, up to the next multiple of mr.
 template <typename E>
-inline void gemm_panels(const GemmKernel<E>& kernel, int64_t rows, int64_t cols, int64_t depth,
+inline void gemm_panels(const GemmKernel<E>& kernel, int64_t m, int64_t n, int64_t depth,
                         const E* a, int64_t lda, const E* panels, Compute<E>* c, int64_t ldc,
                         bool accumulate) {
-  for (int64_t j = 0; j < cols; j += kernel.nr) {
+  for (int64_t j = 0; j < n; j += kernel.nr) {
     const E* panel = panels + j * round_up(depth, kDepthStep<E>);
-    for (int64_t i = 0; i < rows; i += kernel.mr) {
-      kernel.run(depth, a + i * lda, lda, panel, c + i * ldc + j, ldc,
-                 std::min(kernel.mr, rows - i), std::min(kernel.nr, cols - j), accumulate);
+    for (int64_t i = 0; i < m; i += kernel.mr) {
+      kernel.run(depth, a + i * lda, lda, panel, c + i * ldc + j, ldc, std::min(kernel.mr, m - i),
+                 std::min(kernel.nr, n - j), accumulate);
     }
   }
 }

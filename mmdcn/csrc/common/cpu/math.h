@@ -1,20 +1,19 @@
 // Scalar maths written so that loops over it vectorise.
 #pragma once
 
-#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <cstring>
 
-#include "common/base/bilinear.h"
+#include "common/cpu/target.h"
 
 namespace mmdcn {
 
 // exp(x) for x <= 0, as a softmax needs it. NaN stays NaN.
-MMDCN_HOST_DEVICE double exp_nonpositive(double x) { return std::exp(x); }
+MMDCN_INLINE double exp_nonpositive(double x) { return std::exp(x); }
 
 // exp(x) = 2^n exp(r) with |r| <= ln(2) / 2, Taylor series to r^7: below 2 units in the last place.
-MMDCN_HOST_DEVICE float exp_nonpositive(float x) {
+MMDCN_INLINE float exp_nonpositive(float x) {
   const float clipped = x < -87.0f ? -87.0f : x;
   const float n = std::floor(clipped * 1.44269504f + 0.5f);
   const float r = (clipped - n * 0.693359375f) + n * 2.12194440e-4f;

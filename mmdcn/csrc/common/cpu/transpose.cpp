@@ -1,91 +1,77 @@
 #include "common/cpu/transpose.h"
 
+#include "common/cpu/vec.h"
+
 namespace mmdcn {
 namespace {
 
-typedef float Row __attribute__((vector_size(32), aligned(4), may_alias));
-typedef uint32_t Bits __attribute__((vector_size(32)));
-typedef uint16_t Narrow __attribute__((vector_size(16), aligned(2), may_alias));
-
-// The conversions of common/convert.h, eight at a time.
-MMDCN_INLINE void load_row(const float* src, Row& row) { row = *reinterpret_cast<const Row*>(src); }
-
-MMDCN_INLINE void load_row(const uint16_t* src, Row& row) {
-  row = (Row) __builtin_convertvector(*reinterpret_cast<const Narrow*>(src), Bits);
-}
-
-MMDCN_INLINE void load_row(const BFloat16* src, Row& row) {
-  row = (Row)(__builtin_convertvector(*reinterpret_cast<const Narrow*>(src), Bits) << 16);
-}
-
-MMDCN_INLINE void load_row(const Half* src, Row& row) {
-  const Bits h = __builtin_convertvector(*reinterpret_cast<const Narrow*>(src), Bits);
-  const Bits scaled = (Bits)((Row)((h & 0x7fffu) << 13) * 0x1p112f);
-  const Bits special = (Bits)((h & 0x7c00u) == 0x7c00u) & 0x7f800000u;  // infinity and NaN
-  row = (Row)(scaled | special | (h & 0x8000u) << 16);
-}
-
-MMDCN_INLINE void store_row(const Row& row, float* dst) { *reinterpret_cast<Row*>(dst) = row; }
-
-MMDCN_INLINE void store_row(const Row& row, uint16_t* dst) {
-  *reinterpret_cast<Narrow*>(dst) = __builtin_convertvector((Bits)row, Narrow);
-}
-
-MMDCN_INLINE void store_row(const Row& row, BFloat16* dst) {
-  const Bits bits = (Bits)row;
-  const Bits rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
-  const Bits is_nan = (Bits)((bits & 0x7fffffffu) > 0x7f800000u);
-  *reinterpret_cast<Narrow*>(dst) =
-      __builtin_convertvector((rounded & ~is_nan) | (is_nan & 0x7fc0u), Narrow);
-}
-
-MMDCN_INLINE void store_row(const Row& row, Half* dst) {
-  for (int i = 0; i < 8; ++i) dst[i] = convert<Half>(row[i]);
-}
-
-// Interleaves pairs of rows, then quads, then halves.
-template <typename From, typename To>
-MMDCN_INLINE void transpose_8x8(const From* __restrict src, int64_t ld_src, To* __restrict dst,
-                                int64_t ld_dst) {
-  Row a[8], b[8];
-#pragma GCC unroll 8
-  for (int r = 0; r < 8; ++r) load_row(src + r * ld_src, a[r]);
+// Square tiles in registers.
+template <typename T>
+MMDCN_INLINE void transpose_registers(
+    Vec<T, 8> (&a)[8]) {  // pairs of rows, then quads, then halves
+  Vec<T, 8> b[8];
 #pragma GCC unroll 4
-  for (int r = 0; r < 8; r += 2) {
-    b[r] = __builtin_shufflevector(a[r], a[r + 1], 0, 8, 1, 9, 4, 12, 5, 13);
-    b[r + 1] = __builtin_shufflevector(a[r], a[r + 1], 2, 10, 3, 11, 6, 14, 7, 15);
+  for (int i = 0; i < 8; i += 2) {
+    b[i] = __builtin_shufflevector(a[i], a[i + 1], 0, 8, 1, 9, 4, 12, 5, 13);
+    b[i + 1] = __builtin_shufflevector(a[i], a[i + 1], 2, 10, 3, 11, 6, 14, 7, 15);
+  }
+  Vec<T, 8> c[8];
+#pragma GCC unroll 2
+  for (int i = 0; i < 8; i += 4) {
+    c[i] = __builtin_shufflevector(b[i], b[i + 2], 0, 1, 8, 9, 4, 5, 12, 13);
+    c[i + 1] = __builtin_shufflevector(b[i], b[i + 2], 2, 3, 10, 11, 6, 7, 14, 15);
+    c[i + 2] = __builtin_shufflevector(b[i + 1], b[i + 3], 0, 1, 8, 9, 4, 5, 12, 13);
+    c[i + 3] = __builtin_shufflevector(b[i + 1], b[i + 3], 2, 3, 10, 11, 6, 7, 14, 15);
+  }
+#pragma GCC unroll 4
+  for (int i = 0; i < 4; ++i) {
+    a[i] = __builtin_shufflevector(c[i], c[i + 4], 0, 1, 2, 3, 8, 9, 10, 11);
+    a[i + 4] = __builtin_shufflevector(c[i], c[i + 4], 4, 5, 6, 7, 12, 13, 14, 15);
+  }
+}
+
+template <typename T>
+MMDCN_INLINE void transpose_registers(Vec<T, 4> (&a)[4]) {
+  Vec<T, 4> b[4];
+#pragma GCC unroll 2
+  for (int i = 0; i < 4; i += 2) {
+    b[i] = __builtin_shufflevector(a[i], a[i + 1], 0, 4, 2, 6);
+    b[i + 1] = __builtin_shufflevector(a[i], a[i + 1], 1, 5, 3, 7);
   }
 #pragma GCC unroll 2
-  for (int r = 0; r < 8; r += 4) {
-    a[r] = __builtin_shufflevector(b[r], b[r + 2], 0, 1, 8, 9, 4, 5, 12, 13);
-    a[r + 1] = __builtin_shufflevector(b[r], b[r + 2], 2, 3, 10, 11, 6, 7, 14, 15);
-    a[r + 2] = __builtin_shufflevector(b[r + 1], b[r + 3], 0, 1, 8, 9, 4, 5, 12, 13);
-    a[r + 3] = __builtin_shufflevector(b[r + 1], b[r + 3], 2, 3, 10, 11, 6, 7, 14, 15);
-  }
-#pragma GCC unroll 4
-  for (int r = 0; r < 4; ++r) {
-    store_row(__builtin_shufflevector(a[r], a[r + 4], 0, 1, 2, 3, 8, 9, 10, 11), dst + r * ld_dst);
-    store_row(__builtin_shufflevector(a[r], a[r + 4], 4, 5, 6, 7, 12, 13, 14, 15),
-              dst + (r + 4) * ld_dst);
+  for (int i = 0; i < 2; ++i) {
+    a[i] = __builtin_shufflevector(b[i], b[i + 2], 0, 1, 4, 5);
+    a[i + 2] = __builtin_shufflevector(b[i], b[i + 2], 2, 3, 6, 7);
   }
 }
 
-template <typename From, typename To>
-MMDCN_INLINE void transpose_impl(const From* __restrict src, int64_t ld_src, To* __restrict dst,
-                                 int64_t ld_dst, int64_t rows, int64_t cols) {
+template <int N, typename From, typename To>
+MMDCN_INLINE void transpose_tile(const From* from, int64_t ld_from, To* to, int64_t ld_to) {
+  Vec<Compute<From>, N> tile[N];
+#pragma GCC unroll 8
+  for (int i = 0; i < N; ++i) tile[i] = load<N>(from + i * ld_from);
+  transpose_registers<Compute<From>>(tile);
+#pragma GCC unroll 8
+  for (int i = 0; i < N; ++i) store<N>(to + i * ld_to, tile[i]);
+}
+
+template <int kBytes, typename From, typename To>
+MMDCN_INLINE void transpose_impl(const From* __restrict from, int64_t ld_from, To* __restrict to,
+                                 int64_t ld_to, int64_t m, int64_t n) {
+  constexpr int N = kLanes<From, kBytes>;
   constexpr int64_t kLine = 16;  // read whole cache lines before the next rows displace them
-  const int64_t rows8 = rows / 8 * 8, cols8 = cols / 8 * 8;
-  for (int64_t c0 = 0; c0 < cols8; c0 += kLine) {
-    const int64_t c1 = std::min(c0 + kLine, cols8);
-    for (int64_t r = 0; r < rows8; r += 8) {
-      for (int64_t c = c0; c < c1; c += 8) {
-        transpose_8x8(src + r * ld_src + c, ld_src, dst + c * ld_dst + r, ld_dst);
+  const int64_t whole_m = m / N * N, whole_n = n / N * N;
+  for (int64_t line = 0; line < whole_n; line += kLine) {
+    const int64_t end = std::min(line + kLine, whole_n);
+    for (int64_t i = 0; i < whole_m; i += N) {
+      for (int64_t j = line; j < end; j += N) {
+        transpose_tile<N>(from + i * ld_from + j, ld_from, to + j * ld_to + i, ld_to);
       }
     }
   }
-  for (int64_t c = 0; c < cols; ++c) {
-    for (int64_t r = c < cols8 ? rows8 : 0; r < rows; ++r) {
-      dst[c * ld_dst + r] = convert<To>(src[r * ld_src + c]);
+  for (int64_t j = 0; j < n; ++j) {
+    for (int64_t i = j < whole_n ? whole_m : 0; i < m; ++i) {
+      to[j * ld_to + i] = convert<To>(from[i * ld_from + j]);
     }
   }
 }
@@ -93,10 +79,11 @@ MMDCN_INLINE void transpose_impl(const From* __restrict src, int64_t ld_src, To*
 }  // namespace
 
 #define MMDCN_DEFINE_TRANSPOSE(From, To)                                                      \
-  MMDCN_CLONES void transpose_block(const From* src, int64_t ld_src, To* dst, int64_t ld_dst, \
-                                    int64_t rows, int64_t cols) {                             \
-    transpose_impl(src, ld_src, dst, ld_dst, rows, cols);                                     \
+  MMDCN_CLONES void transpose_block(const From* from, int64_t ld_from, To* to, int64_t ld_to, \
+                                    int64_t m, int64_t n) {                                   \
+    transpose_impl<kNarrowBytes>(from, ld_from, to, ld_to, m, n);                             \
   }
+MMDCN_DEFINE_TRANSPOSE(double, double)
 MMDCN_DEFINE_TRANSPOSE(float, float)
 MMDCN_DEFINE_TRANSPOSE(float, BFloat16)
 MMDCN_DEFINE_TRANSPOSE(float, Half)
@@ -105,10 +92,10 @@ MMDCN_DEFINE_TRANSPOSE(Half, float)
 
 // Of 16 bits without a conversion.
 #define MMDCN_DEFINE_TRANSPOSE_BITS(S)                                                    \
-  MMDCN_CLONES void transpose_block(const S* src, int64_t ld_src, S* dst, int64_t ld_dst, \
-                                    int64_t rows, int64_t cols) {                         \
-    transpose_impl(reinterpret_cast<const uint16_t*>(src), ld_src,                        \
-                   reinterpret_cast<uint16_t*>(dst), ld_dst, rows, cols);                 \
+  MMDCN_CLONES void transpose_block(const S* from, int64_t ld_from, S* to, int64_t ld_to, \
+                                    int64_t m, int64_t n) {                               \
+    transpose_impl<kNarrowBytes>(reinterpret_cast<const uint16_t*>(from), ld_from,        \
+                                 reinterpret_cast<uint16_t*>(to), ld_to, m, n);           \
   }
 MMDCN_DEFINE_TRANSPOSE_BITS(BFloat16)
 MMDCN_DEFINE_TRANSPOSE_BITS(Half)

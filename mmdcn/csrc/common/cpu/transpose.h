@@ -1,14 +1,18 @@
-// Fast transposes from or to float32, and of the storage types of up to 32 bits: overloads of
-// transpose_block, dst[c][r] = src[r][c] for a rows x cols block, ld are row lengths in elements.
+// Transposes of matrices, with conversion.
 #pragma once
 
+#include <algorithm>
+
+#include "common/base/dtypes.h"
 #include "common/cpu/threads.h"
 
 namespace mmdcn {
 
-#define MMDCN_DECLARE_TRANSPOSE(From, To)                                                      \
-  void transpose_block(const From* src, int64_t ld_src, To* dst, int64_t ld_dst, int64_t rows, \
-                       int64_t cols);
+// to[j][i] = from[i][j] for i < m, j < n; `ld` are distances of [1][0] from [0][0], in elements.
+#define MMDCN_DECLARE_TRANSPOSE(From, To)                                                   \
+  void transpose_block(const From* from, int64_t ld_from, To* to, int64_t ld_to, int64_t m, \
+                       int64_t n);
+MMDCN_DECLARE_TRANSPOSE(double, double)
 MMDCN_DECLARE_TRANSPOSE(float, float)
 MMDCN_DECLARE_TRANSPOSE(float, BFloat16)
 MMDCN_DECLARE_TRANSPOSE(float, Half)
@@ -18,18 +22,16 @@ MMDCN_DECLARE_TRANSPOSE(BFloat16, BFloat16)
 MMDCN_DECLARE_TRANSPOSE(Half, Half)
 #undef MMDCN_DECLARE_TRANSPOSE
 
-// Matrices [batch][rows][cols] -> [batch][cols][rows], in parallel. The ld are row lengths, the
-// steps distances between matrices.
+// Matrices [batch][m][n] -> [batch][n][m], in parallel. The steps are distances between matrices.
 template <typename From, typename To>
-inline void transpose_batch(const From* src, int64_t ld_src, int64_t step_src, To* dst,
-                            int64_t ld_dst, int64_t step_dst, int64_t batch, int64_t rows,
-                            int64_t cols) {
-  constexpr int64_t kCols = 512;
-  const int64_t chunks = ceil_div(cols, kCols);
+inline void transpose_batch(const From* from, int64_t ld_from, int64_t step_from, To* to,
+                            int64_t ld_to, int64_t step_to, int64_t batch, int64_t m, int64_t n) {
+  constexpr int64_t kColumns = 512;
+  const int64_t chunks = ceil_div(n, kColumns);
   parallel_items(batch * chunks, [&](int64_t item) {
-    const int64_t n = item / chunks, c0 = item % chunks * kCols;
-    transpose_block(src + n * step_src + c0, ld_src, dst + n * step_dst + c0 * ld_dst, ld_dst, rows,
-                    std::min(kCols, cols - c0));
+    const int64_t b = item / chunks, first = item % chunks * kColumns;
+    transpose_block(from + b * step_from + first, ld_from, to + b * step_to + first * ld_to, ld_to,
+                    m, std::min(kColumns, n - first));
   });
 }
 

@@ -1,54 +1,57 @@
-// Vectors of a fixed number of elements, for inner loops that must stay in registers.
-//
-// GCC and Clang lower them to what the target of the enclosing function has.
+// Vectors of a fixed number of elements, for inner loops that must stay in registers. GCC and Clang
+// lower them to what the target of the enclosing function has.
 #pragma once
 
+#include <cstdint>
 #include <type_traits>
 #include <utility>
 
 #include "common/base/dtypes.h"
-#include "common/cpu/threads.h"
+#include "common/cpu/target.h"
 
 namespace mmdcn {
 
 template <typename T, int N>
-struct Simd {
+struct VecOf {
   typedef T type __attribute__((vector_size(N * sizeof(T)), aligned(sizeof(T)), may_alias));
 };
 template <typename T, int N>
-using Vec = typename Simd<T, N>::type;
+using Vec = typename VecOf<T, N>::type;
 
-// Lanes of a full vector of elements stored as S.
-template <typename S>
-constexpr int kLanes = 64 / sizeof(Compute<S>);
+// Lanes of a vector of kBytes for elements stored as S: it holds them as they are computed.
+template <typename S, int kBytes>
+constexpr int kLanes = kBytes / sizeof(Compute<S>);
 
 template <int N>
 using Int = std::integral_constant<int, N>;
 
-// Calls f(vectors, lanes, channel) for chunks that cover channels [begin, end).
-template <int kLanes, typename F>
+// Calls f(vectors, lanes, channel) for chunks that cover channels [begin, end), of N lanes as long
+// as there are enough channels.
+template <int N, typename F>
 MMDCN_INLINE void for_chunks(int64_t begin, int64_t end, const F& f) {
   int64_t c = begin;
   const auto run = [&](auto vectors, auto lanes) __attribute__((always_inline)) {
     constexpr int kSize = vectors * lanes;
     for (; c + kSize <= end; c += kSize) f(vectors, lanes, c);
   };
-  run(Int<32 / kLanes>{}, Int<kLanes>{});
-  run(Int<16 / kLanes>{}, Int<kLanes>{});
+  run(Int<32 / N>{}, Int<N>{});
+  run(Int<16 / N>{}, Int<N>{});
   run(Int<1>{}, Int<4>{});
   run(Int<1>{}, Int<1>{});
 }
 
 // Loads N elements stored as S, converted to the type they are computed in.
 template <int N, typename S>
-MMDCN_INLINE Vec<Compute<S>, N> load_vec(const S* from) {
+MMDCN_INLINE Vec<Compute<S>, N> load(const S* from) {
   if constexpr (std::is_same_v<S, Compute<S>>) {
     return *reinterpret_cast<const Vec<S, N>*>(from);
   } else {
     using Bits = Vec<uint32_t, N>;
     const Bits raw =
         __builtin_convertvector(*reinterpret_cast<const Vec<uint16_t, N>*>(from), Bits);
-    if constexpr (std::is_same_v<S, BFloat16>) {
+    if constexpr (std::is_same_v<S, uint16_t>) {
+      return raw;
+    } else if constexpr (std::is_same_v<S, BFloat16>) {
       return reinterpret_cast<Vec<float, N>>(raw << 16);
     } else {  // as to_compute(Half)
       const Vec<float, N> scaled =
@@ -60,17 +63,21 @@ MMDCN_INLINE Vec<Compute<S>, N> load_vec(const S* from) {
   }
 }
 
+// Stores N elements as S.
 template <int N, typename S>
-MMDCN_INLINE void store_vec(S* to, const Vec<Compute<S>, N>& value) {
+MMDCN_INLINE void store(S* to, const Vec<Compute<S>, N>& value) {
+  using Narrow = Vec<uint16_t, N>;
   if constexpr (std::is_same_v<S, Compute<S>>) {
     *reinterpret_cast<Vec<S, N>*>(to) = value;
+  } else if constexpr (std::is_same_v<S, uint16_t>) {
+    *reinterpret_cast<Narrow*>(to) = __builtin_convertvector(value, Narrow);
   } else if constexpr (std::is_same_v<S, BFloat16>) {  // as from_compute<BFloat16>
     using Bits = Vec<uint32_t, N>;
     const Bits bits = reinterpret_cast<Bits>(value);
     const Bits rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
     const Bits nan = reinterpret_cast<Bits>((bits & 0x7fffffffu) > 0x7f800000u);
-    *reinterpret_cast<Vec<uint16_t, N>*>(to) =
-        __builtin_convertvector((nan & 0x7fc0u) | (~nan & rounded), Vec<uint16_t, N>);
+    *reinterpret_cast<Narrow*>(to) =
+        __builtin_convertvector((nan & 0x7fc0u) | (~nan & rounded), Narrow);
   } else {
     for (int i = 0; i < N; ++i) to[i] = from_compute<S>(value[i]);
   }

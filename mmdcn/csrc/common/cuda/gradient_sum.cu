@@ -4,7 +4,7 @@ namespace mmdcn {
 
 template <typename S>
 void max_magnitude(const CudaDevice& device, const MaxMagnitudeParams<S>& p) {
-  device.launch(max_magnitude_kernel<S>, p, p.rows * p.groups * p.size, 0);
+  device.launch(max_magnitude_kernel<S>, p, p.pixels * p.groups * p.size, 0);
 }
 
 template <typename T>

@@ -5,11 +5,11 @@
 
 namespace mmdcn {
 
-// An array of rows, each with `groups` runs of `size` elements.
+// An array of pixels, each with `groups` runs of `size` elements.
 template <typename S>
 struct MaxMagnitudeParams {
   const S* data;
-  int64_t rows, row_stride, group_stride;
+  int64_t pixels, pixel_stride, group_stride;
   int32_t groups, size;
   unsigned long long* bits;  // of the largest magnitude as double, or of a NaN
 };
@@ -19,12 +19,12 @@ __global__ void __launch_bounds__(kBlockThreads)
     max_magnitude_kernel(const MaxMagnitudeParams<S> p) {
   double largest = 0.0;
   bool nan = false;
-  const int64_t count = p.rows * p.groups * p.size;
+  const int64_t count = p.pixels * p.groups * p.size;
   for (Items items(count, 0); items.more(); items.advance()) {
     int32_t i, group;
-    const int64_t row = divide(divide(items.item(), p.size, &i), p.groups, &group);
-    const double value = fabs(
-        static_cast<double>(load_value(p.data + row * p.row_stride + group * p.group_stride + i)));
+    const int64_t pixel = divide(divide(items.item(), p.size, &i), p.groups, &group);
+    const double value = fabs(static_cast<double>(
+        load_value(p.data + pixel * p.pixel_stride + group * p.group_stride + i)));
     largest = value > largest ? value : largest;
     nan = nan || value != value;
   }

@@ -6,8 +6,8 @@
 
 #include <initializer_list>
 
-#include "common/cuda/host.h"
 #include "common/cuda/gradient_sum.cuh"
+#include "common/cuda/host.h"
 
 namespace mmdcn {
 

@@ -8,12 +8,10 @@
 #include <algorithm>
 #include <bit>
 
-#include "common/cuda/device.cuh"
 #include "common/base/tensor.h"
+#include "common/cuda/device.cuh"
 
 namespace mmdcn {
-
-using torch::headeronly::MemoryFormat;
 
 // While it lives, the device of a tensor is the current one; work goes to its current stream.
 class CudaDevice {
@@ -55,17 +53,17 @@ T* data_if_any(const Tensor& tensor) {
   return tensor.numel() > 0 ? tensor.mutable_data_ptr<T>() : nullptr;
 }
 
-inline Tensor empty_image_like(const Tensor& like, const std::vector<int64_t>& sizes,
-                               ScalarType type, bool channels_last) {
-  return torch::stable::empty(
-      sizes, type, std::nullopt, like.device(), std::nullopt,
-      channels_last ? MemoryFormat::ChannelsLast : MemoryFormat::Contiguous);
-}
-
 // Zeros with the sizes of `like`, or an empty tensor.
 inline Tensor zeros_if(bool needed, const Tensor& like, ScalarType type) {
   return needed ? torch::stable::new_zeros(like, like.sizes(), type)
                 : torch::stable::new_empty(like, {0}, type);
+}
+
+// A tensor like an optional one if that is there and a result is needed, else an empty one of the
+// dtype and device of `other`.
+inline Tensor empty_like_if(bool needed, const std::optional<Tensor>& like, const Tensor& other) {
+  return needed && like ? torch::stable::new_empty(*like, like->sizes())
+                        : torch::stable::new_empty(other, {0});
 }
 
 // Threads for `channels` in vectors of V, at most a warp.

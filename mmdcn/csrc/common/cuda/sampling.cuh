@@ -7,6 +7,12 @@
 
 namespace mmdcn {
 
+// The sizes of SlidingWindow as the kernels need them.
+struct WindowGrid {
+  int32_t height, width, out_h, out_w;
+  int32_t kernel_h, kernel_w, stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w;
+};
+
 // A sampling point: its first neighbour's pixel, which of the four lie inside the image (bits 0 to
 // 3: top left, top right, bottom left, bottom right), fractions, and the factor of the sample.
 template <typename T>

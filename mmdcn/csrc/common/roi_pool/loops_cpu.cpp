@@ -1,89 +1,103 @@
 #include "common/roi_pool/loops_cpu.h"
 
-namespace mmdcn {
+#include "common/cpu/vec.h"
+
+namespace mmdcn::roi_pool {
 namespace {
 
-// 256-bit vectors: every x86-64 level above the first has them, elsewhere they are split.
-template <typename T>
-struct Vector {
-  typedef T type __attribute__((vector_size(32), aligned(sizeof(T)), may_alias));
-};
-template <typename T>
-constexpr int kLanes = 32 / sizeof(T);
-template <typename T>
-constexpr int kBlock = 4 * kLanes<T>;  // channels that are summed in registers
+// Vectors side by side in registers.
+template <typename T, int kBytes>
+struct Vectors {
+  static constexpr int kVectors = 4, N = kLanes<T, kBytes>, kSize = kVectors * N;
+  Vec<T, N> at[kVectors] = {};
 
-template <typename T>
+  Vectors() = default;
+  MMDCN_INLINE Vectors(T weight, const T* from) {
+#pragma GCC unroll 4
+    for (int v = 0; v < kVectors; ++v) at[v] = weight * load<N>(from + v * N);
+  }
+  MMDCN_INLINE void add(T weight, const T* from) {
+#pragma GCC unroll 4
+    for (int v = 0; v < kVectors; ++v) at[v] += weight * load<N>(from + v * N);
+  }
+  MMDCN_INLINE void add(T weight, const Vectors& other) {
+#pragma GCC unroll 4
+    for (int v = 0; v < kVectors; ++v) at[v] += weight * other.at[v];
+  }
+  MMDCN_INLINE void store_scaled(T scale, T* to) const {
+#pragma GCC unroll 4
+    for (int v = 0; v < kVectors; ++v) store<N>(to + v * N, scale * at[v]);
+  }
+  // The dot product, one part a lane.
+  MMDCN_INLINE Vec<T, N> dot(const Vectors& other) const {
+    return (at[0] * other.at[0] + at[1] * other.at[1]) +
+           (at[2] * other.at[2] + at[3] * other.at[3]);
+  }
+};
+
+template <int kBytes, typename T>
 MMDCN_INLINE void pool_impl(const BinList<T>& b, const T* image, T* values) {
-  typedef typename Vector<T>::type Vec;
+  using V = Vectors<T, kBytes>;
   for (int64_t i = 0; i < b.count; ++i) {
     const Bin<T>& bin = b.bins[b.list[i]];
-    for (int64_t c = 0; c < kStrip; c += kBlock<T>) {
-      Vec v0 = {}, v1 = {}, v2 = {}, v3 = {};
+    for (int64_t c = 0; c < kStrip; c += V::kSize) {
+      V value;
       for (int32_t y = bin.y_begin; y < bin.y_end; ++y) {
         const T* row = image + b.row(b.taps[y]) + c;
         for (int32_t x = bin.x_begin; x < bin.x_end; ++x) {
-          const Vec* p = reinterpret_cast<const Vec*>(row + b.taps[x].index * kStrip);
-          const T w = b.taps[y].weight * b.taps[x].weight;
-          v0 += w * p[0], v1 += w * p[1], v2 += w * p[2], v3 += w * p[3];
+          value.add(b.taps[y].weight * b.taps[x].weight, row + b.column(b.taps[x]));
         }
       }
-      Vec* out = reinterpret_cast<Vec*>(values + i * kStrip + c);
-      const T scale = bin.scale * bin.mask;
-      out[0] = scale * v0, out[1] = scale * v1, out[2] = scale * v2, out[3] = scale * v3;
+      value.store_scaled(bin.scale * bin.mask, values + i * kStrip + c);
     }
   }
 }
 
-template <typename T>
+template <int kBytes, typename T>
 MMDCN_INLINE void contract_impl(const BinList<T>& b, const T* image, const T* grad, T* sums) {
-  typedef typename Vector<T>::type Vec;
+  using V = Vectors<T, kBytes>;
   for (int64_t i = 0; i < b.count; ++i) {
     const Bin<T>& bin = b.bins[b.list[i]];
     T total[3] = {};
-    for (int64_t c = 0; c < kStrip; c += kBlock<T>) {
-      Vec v0 = {}, v1 = {}, v2 = {}, v3 = {};
-      Vec y0 = {}, y1 = {}, y2 = {}, y3 = {};
-      Vec x0 = {}, x1 = {}, x2 = {}, x3 = {};
+    for (int64_t c = 0; c < kStrip; c += V::kSize) {
+      V value, dy, dx;
       for (int32_t y = bin.y_begin; y < bin.y_end; ++y) {
-        // The sums of a row first: its taps are shared by the value and the y derivative.
+        // The sum over a row first: its taps are shared by the value and the y derivative.
         const T* row = image + b.row(b.taps[y]) + c;
-        Vec r0 = {}, r1 = {}, r2 = {}, r3 = {};
+        V of_row;
         for (int32_t x = bin.x_begin; x < bin.x_end; ++x) {
-          const Vec* p = reinterpret_cast<const Vec*>(row + b.taps[x].index * kStrip);
-          const T w = b.taps[x].weight, slope = b.taps[y].weight * b.taps[x].slope;
-          r0 += w * p[0], r1 += w * p[1], r2 += w * p[2], r3 += w * p[3];
-          x0 += slope * p[0], x1 += slope * p[1], x2 += slope * p[2], x3 += slope * p[3];
+          const T* pixel = row + b.column(b.taps[x]);
+          of_row.add(b.taps[x].weight, pixel);
+          dx.add(b.taps[y].weight * b.taps[x].slope, pixel);
         }
-        const T w = b.taps[y].weight, slope = b.taps[y].slope;
-        v0 += w * r0, v1 += w * r1, v2 += w * r2, v3 += w * r3;
-        y0 += slope * r0, y1 += slope * r1, y2 += slope * r2, y3 += slope * r3;
+        value.add(b.taps[y].weight, of_row);
+        dy.add(b.taps[y].slope, of_row);
       }
-      const Vec* g = reinterpret_cast<const Vec*>(grad + i * kStrip + c);
-      const Vec v = (v0 * g[0] + v1 * g[1]) + (v2 * g[2] + v3 * g[3]);
-      const Vec dy = (y0 * g[0] + y1 * g[1]) + (y2 * g[2] + y3 * g[3]);
-      const Vec dx = (x0 * g[0] + x1 * g[1]) + (x2 * g[2] + x3 * g[3]);
-      for (int l = 0; l < kLanes<T>; ++l) total[0] += v[l], total[1] += dy[l], total[2] += dx[l];
+      const V upstream(T(1), grad + i * kStrip + c);
+      const auto v = value.dot(upstream), y = dy.dot(upstream), x = dx.dot(upstream);
+      for (int l = 0; l < V::N; ++l) total[0] += v[l], total[1] += y[l], total[2] += x[l];
     }
     for (int k = 0; k < 3; ++k) sums[3 * i + k] = bin.scale * total[k];
   }
 }
 
-template <typename T>
+template <int kBytes, typename T>
 MMDCN_INLINE void scatter_impl(const BinList<T>& b, const T* grad, T* grad_image) {
-  typedef typename Vector<T>::type Vec;
+  using V = Vectors<T, kBytes>;
   for (int64_t i = 0; i < b.count; ++i) {
     const Bin<T>& bin = b.bins[b.list[i]];
-    for (int64_t c = 0; c < kStrip; c += kBlock<T>) {
-      const Vec* g = reinterpret_cast<const Vec*>(grad + i * kStrip + c);
-      const T scale = bin.scale * bin.mask;
-      const Vec g0 = scale * g[0], g1 = scale * g[1], g2 = scale * g[2], g3 = scale * g[3];
+    for (int64_t c = 0; c < kStrip; c += V::kSize) {
+      const V upstream(bin.scale * bin.mask, grad + i * kStrip + c);
       for (int32_t y = bin.y_begin; y < bin.y_end; ++y) {
         T* row = grad_image + b.row(b.taps[y]) + c;
         for (int32_t x = bin.x_begin; x < bin.x_end; ++x) {
-          Vec* p = reinterpret_cast<Vec*>(row + b.taps[x].index * kStrip);
+          T* pixel = row + b.column(b.taps[x]);
           const T w = b.taps[y].weight * b.taps[x].weight;
-          p[0] += w * g0, p[1] += w * g1, p[2] += w * g2, p[3] += w * g3;
+#pragma GCC unroll 4
+          for (int v = 0; v < V::kVectors; ++v) {
+            T* to = pixel + v * V::N;
+            store<V::N>(to, load<V::N>(to) + w * upstream.at[v]);
+          }
         }
       }
     }
@@ -94,15 +108,15 @@ MMDCN_INLINE void scatter_impl(const BinList<T>& b, const T* grad, T* grad_image
 
 #define MMDCN_ROI_POOL_LOOPS(T)                                                             \
   MMDCN_CLONES void pool(const BinList<T>& b, const T* image, T* values) {                  \
-    pool_impl(b, image, values);                                                            \
+    pool_impl<kNarrowBytes>(b, image, values);                                              \
   }                                                                                         \
   MMDCN_CLONES void contract(const BinList<T>& b, const T* image, const T* grad, T* sums) { \
-    contract_impl(b, image, grad, sums);                                                    \
+    contract_impl<kNarrowBytes>(b, image, grad, sums);                                      \
   }                                                                                         \
   MMDCN_CLONES void scatter(const BinList<T>& b, const T* grad, T* grad_image) {            \
-    scatter_impl(b, grad, grad_image);                                                      \
+    scatter_impl<kNarrowBytes>(b, grad, grad_image);                                        \
   }
 MMDCN_ROI_POOL_LOOPS(float)
 MMDCN_ROI_POOL_LOOPS(double)
 
-}  // namespace mmdcn
+}  // namespace mmdcn::roi_pool

@@ -1,14 +1,14 @@
 // The inner loops of RoI pooling on the CPU, compiled for several instruction sets.
 #pragma once
 
-#include "common/roi_pool/roi_pool_cpu.h"
+#include "common/roi_pool/plan_cpu.h"
 
-namespace mmdcn {
+namespace mmdcn::roi_pool {
 
 constexpr int64_t kStrip = 32;  // channels that are pooled together
 
-// Bins of a RoI, given as places in its plan. The loops below have a row of kStrip channels for
-// each of them in `values` and `grad`, and for each pixel from first_row on in `image` and
+// Bins of a RoI, given as places in its plan. The loops below have kStrip channels for each of them
+// in `values` and `grad`, and for each pixel of the map from first_row on in `image` and
 // `grad_image`.
 template <typename T>
 struct BinList {
@@ -18,7 +18,9 @@ struct BinList {
   int64_t count, width;
   int32_t first_row;
 
+  // Positions of the channels of a row's first pixel, and of a pixel in its row.
   int64_t row(const Tap<T>& tap) const { return (tap.index - first_row) * width * kStrip; }
+  static int64_t column(const Tap<T>& tap) { return tap.index * kStrip; }
 };
 
 void pool(const BinList<float>& b, const float* image, float* values);
@@ -33,4 +35,4 @@ void contract(const BinList<double>& b, const double* image, const double* grad,
 void scatter(const BinList<float>& b, const float* grad, float* grad_image);
 void scatter(const BinList<double>& b, const double* grad, double* grad_image);
 
-}  // namespace mmdcn
+}  // namespace mmdcn::roi_pool

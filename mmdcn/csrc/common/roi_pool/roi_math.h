@@ -4,9 +4,9 @@
 #include <cmath>
 #include <cstdint>
 
-#include "common/base/bilinear.h"
+#include "common/base/macros.h"
 
-namespace mmdcn {
+namespace mmdcn::roi_pool {
 
 template <typename T>
 MMDCN_HOST_DEVICE bool is_finite(T value) {
@@ -72,4 +72,4 @@ MMDCN_HOST_DEVICE PixelRange bin_pixels(int64_t bin, int64_t bins, int64_t start
           static_cast<int32_t>(clamp_to(end, int64_t{0}, limit))};
 }
 
-}  // namespace mmdcn
+}  // namespace mmdcn::roi_pool

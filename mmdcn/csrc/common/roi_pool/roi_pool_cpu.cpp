@@ -4,10 +4,11 @@
 // stays in cache, and results do not depend on the number of threads.
 #include "common/roi_pool/roi_pool_cpu.h"
 
-#include "common/roi_pool/loops_cpu.h"
+#include "common/cpu/buffer.h"
 #include "common/cpu/transpose.h"
+#include "common/roi_pool/loops_cpu.h"
 
-namespace mmdcn {
+namespace mmdcn::roi_pool {
 namespace {
 
 // Output channels [channel, channel + size), all of one offset group.
@@ -22,7 +23,7 @@ struct Item : Strip {
 template <typename T>
 class Items {
  public:
-  Items(const RoiPoolShape& s, const std::vector<RoiPlan<T>>& plans)
+  Items(const Shape& s, const std::vector<Plan<T>>& plans)
       : s_(s),
         group_channels_(s.out_channels / s.offset_groups),
         group_strips_(ceil_div(group_channels_, kStrip)),
@@ -70,7 +71,7 @@ class Items {
   PixelRange rows(const Item& item) const { return rows_of_[item.image]; }
 
  private:
-  const RoiPoolShape& s_;
+  const Shape& s_;
   int64_t group_channels_, group_strips_;
   std::vector<std::vector<int64_t>> rois_of_;
   std::vector<PixelRange> rows_of_;
@@ -80,7 +81,7 @@ class Items {
 // Copies between a strip of a map in its tensor, channels first or last, and a buffer of
 // [pixel][kStrip] for the map's rows [rows.begin, rows.end).
 struct StripLayout {
-  StripLayout(const RoiPoolShape& s, bool channels_last)
+  StripLayout(const Shape& s, bool channels_last)
       : pixel(channels_last ? s.channels() : 1),
         channel(channels_last ? s.cells() : s.cells() * s.pixels()),
         cell(channels_last ? 1 : s.pixels()),
@@ -128,45 +129,44 @@ struct StripLayout {
   int64_t pixel, channel, cell, image, width, pixels;
 };
 
-// A RoI of the output, [channel][bin], as rows of a strip's channels.
+// Copies a strip of a RoI of the output, [channel][bin], from and to kStrip channels for each bin,
+// `ld` elements from bin to bin.
 template <typename T, typename S>
-void store_bins(const RoiPoolShape& s, const Strip& strip, const T* rows, int64_t ld_rows,
-                S* output) {
-  transpose_block(rows, ld_rows, output + strip.channel * s.bins(), s.bins(), s.bins(), strip.size);
+void store_bins(const Shape& s, const Strip& strip, const T* values, int64_t ld, S* output) {
+  transpose_block(values, ld, output + strip.channel * s.bins(), s.bins(), s.bins(), strip.size);
 }
 
 template <typename S, typename T>
-void load_bins(const RoiPoolShape& s, const Strip& strip, const S* output, T* rows,
-               int64_t ld_rows) {
+void load_bins(const Shape& s, const Strip& strip, const S* output, T* values, int64_t ld) {
   for (int64_t b = 0; strip.size < kStrip && b < s.bins(); ++b) {
-    std::fill_n(rows + b * ld_rows, kStrip, T(0));
+    std::fill_n(values + b * ld, kStrip, T(0));
   }
-  transpose_block(output + strip.channel * s.bins(), s.bins(), rows, ld_rows, strip.size, s.bins());
+  transpose_block(output + strip.channel * s.bins(), s.bins(), values, ld, strip.size, s.bins());
 }
 
-// All of the output as rows [strip][bin][RoI][kStrip], for position-sensitive pooling: its items
-// have a few bins of every RoI, and threads that work on single bins of the output itself would
-// share its cache lines.
+// All of the output as [strip][bin][RoI][kStrip], for position-sensitive pooling: its items have a
+// few bins of every RoI, and threads that work on single bins of the output itself would share its
+// cache lines.
 template <typename T>
-class BinRows {
+class AllBins {
  public:
-  BinRows(const RoiPoolShape& s, const Items<T>& items)
+  AllBins(const Shape& s, const Items<T>& items)
       : used(s.cells() > 1),
         s_(s),
         items_(items),
         data_(make_buffer<T>(used ? items.strips() * s.bins() * s.rois * kStrip : 0)) {}
 
-  T* row(int64_t strip, int64_t bin, int64_t roi) const {
+  T* at(int64_t strip, int64_t bin, int64_t roi) const {
     return data_.get() + ((strip * s_.bins() + bin) * s_.rois + roi) * kStrip;
   }
 
-  // Calls f(strip, offset of the RoI in the output, its row of bin 0, distance of rows).
+  // Calls f(strip, position of the RoI in the output, its bin 0 here, distance of bins).
   template <typename F>
   void for_each_roi(const F& f) const {
     torch::stable::parallel_for(0, used ? s_.rois : 0, 8, [&](int64_t begin, int64_t end) {
       for (int64_t r = begin; r < end; ++r) {
         for (int64_t i = 0; i < items_.strips(); ++i) {
-          f(items_.strip(i), r * s_.out_channels * s_.bins(), row(i, 0, r), s_.rois * kStrip);
+          f(items_.strip(i), r * s_.out_channels * s_.bins(), at(i, 0, r), s_.rois * kStrip);
         }
       }
     });
@@ -175,16 +175,36 @@ class BinRows {
   const bool used;
 
  private:
-  const RoiPoolShape& s_;
+  const Shape& s_;
   const Items<T>& items_;
   Buffer<T> data_;
 };
 
 template <typename T>
-BinList<T> bin_list(const RoiPoolShape& s, const RoiPlan<T>& plan, const std::vector<int32_t>& bins,
+BinList<T> bin_list(const Shape& s, const Plan<T>& plan, const std::vector<int32_t>& bins,
                     PixelRange rows) {
   return {plan.taps.data(), plan.bins.data(), bins.data(), static_cast<int64_t>(bins.size()),
           s.width,          rows.begin};
+}
+
+// Sums of [strip][bin][RoI][3] over the strips of an offset group: [RoI][offset group][bin][3].
+template <typename T>
+std::vector<T> add_strips(const Shape& s, const Items<T>& items, const T* sums) {
+  const int64_t bins = s.bins(), size = s.offset_groups * bins * 3;
+  std::vector<T> totals(s.rois * size);
+  torch::stable::parallel_for(0, s.rois, 8, [&](int64_t begin, int64_t end) {
+    for (int64_t strip = 0; strip < items.strips(); ++strip) {
+      const int64_t group = items.strip(strip).offset_group;
+      for (int64_t b = 0; b < bins; ++b) {
+        const T* part = sums + (strip * bins + b) * s.rois * 3;
+        for (int64_t r = begin; r < end; ++r) {
+          T* total = totals.data() + r * size + (group * bins + b) * 3;
+          for (int k = 0; k < 3; ++k) total[k] += part[3 * r + k];
+        }
+      }
+    }
+  });
+  return totals;
 }
 
 // Calls f with a value of the storage type of a tensor that is computed in T.
@@ -202,15 +222,13 @@ void dispatch_storage(ScalarType type, const F& f) {
 }  // namespace
 
 template <typename T>
-Tensor roi_pool_forward(const RoiPoolShape& s, const Tensor& input_any,
-                        const std::vector<RoiPlan<T>>& plans) {
+Tensor forward(const Shape& s, const Tensor& input_any, const std::vector<Plan<T>>& plans) {
   const bool channels_last = is_channels_last(input_any);
   const Tensor input = channels_last ? input_any : torch::stable::contiguous(input_any);
-  Tensor output =
-      empty_image({s.rois, s.out_channels, s.out_h, s.out_w}, input.scalar_type(), false);
+  Tensor output = torch::stable::new_empty(input, {s.rois, s.out_channels, s.out_h, s.out_w});
   const Items<T> items(s, plans);
   const StripLayout layout(s, channels_last);
-  const BinRows<T> bin_rows(s, items);
+  const AllBins<T> all_bins(s, items);
   dispatch_storage<T>(input.scalar_type(), [&](auto zero) {
     using S = decltype(zero);
     const S* input_ptr = input.const_data_ptr<S>();
@@ -224,41 +242,40 @@ Tensor roi_pool_forward(const RoiPoolShape& s, const Tensor& input_any,
         if (rows.begin < rows.end) layout.load(item, rows, input_ptr, image.get());
         for (const int64_t r : items.rois(item)) {
           pool(bin_list(s, plans[r], bins, rows), image.get(), values.get());
-          if (!bin_rows.used) {
+          if (!all_bins.used) {
             store_bins(s, item, values.get(), kStrip, output_ptr + r * s.out_channels * s.bins());
             continue;
           }
           for (size_t i = 0; i < bins.size(); ++i) {
             std::copy_n(values.get() + i * kStrip, kStrip,
-                        bin_rows.row(item.index, bins[i] % s.bins(), r));
+                        all_bins.at(item.index, bins[i] % s.bins(), r));
           }
         }
       };
     });
-    bin_rows.for_each_roi([&](const Strip& strip, int64_t offset, const T* rows, int64_t ld) {
-      store_bins(s, strip, rows, ld, output_ptr + offset);
+    all_bins.for_each_roi([&](const Strip& strip, int64_t at, const T* values, int64_t ld) {
+      store_bins(s, strip, values, ld, output_ptr + at);
     });
   });
   return output;
 }
 
 template <typename T>
-RoiPoolGradients<T> roi_pool_backward(const RoiPoolShape& s, const Tensor& grad_any,
-                                      const Tensor& input_any, const std::vector<RoiPlan<T>>& plans,
-                                      bool need_input, bool need_bins) {
+Gradients<T> backward(const Shape& s, const Tensor& grad_any, const Tensor& input_any,
+                      const std::vector<Plan<T>>& plans, bool need_input, bool need_bins) {
   const bool channels_last = is_channels_last(input_any);
   const Tensor input = channels_last ? input_any : torch::stable::contiguous(input_any);
   const Tensor grad_output = torch::stable::contiguous(grad_any);
   const ScalarType type = input.scalar_type();
   const Items<T> items(s, plans);
   const StripLayout layout(s, channels_last);
-  const BinRows<T> bin_rows(s, items);
+  const AllBins<T> all_bins(s, items);
 
-  RoiPoolGradients<T> grads;
-  grads.input = need_input
-                    ? empty_image({s.batch, s.channels(), s.height, s.width}, type, channels_last)
-                    : torch::stable::empty({0}, type);
-  // [strip][bin][RoI][3], summed over the strips of an offset group afterwards.
+  Gradients<T> grads;
+  grads.input = need_input ? empty_image(input, {s.batch, s.channels(), s.height, s.width}, type,
+                                         channels_last)
+                           : torch::stable::new_empty(input, {0});
+  // [strip][bin][RoI][3]
   const Buffer<T> sums = make_buffer<T>(need_bins ? items.strips() * s.bins() * s.rois * 3 : 0);
 
   dispatch_storage<T>(type, [&](auto zero) {
@@ -266,8 +283,8 @@ RoiPoolGradients<T> roi_pool_backward(const RoiPoolShape& s, const Tensor& grad_
     const S* input_ptr = input.const_data_ptr<S>();
     const S* grad_ptr = grad_output.const_data_ptr<S>();
     S* grad_input_ptr = need_input ? grads.input.template mutable_data_ptr<S>() : nullptr;
-    bin_rows.for_each_roi([&](const Strip& strip, int64_t offset, T* rows, int64_t ld) {
-      load_bins(s, strip, grad_ptr + offset, rows, ld);
+    all_bins.for_each_roi([&](const Strip& strip, int64_t at, T* values, int64_t ld) {
+      load_bins(s, strip, grad_ptr + at, values, ld);
     });
     items.for_each([&] {
       const int64_t size = s.pixels() * kStrip;
@@ -282,11 +299,11 @@ RoiPoolGradients<T> roi_pool_backward(const RoiPoolShape& s, const Tensor& grad_
         if (need_input) std::fill_n(grad_image.get(), pixels * kStrip, T(0));
         for (const int64_t r : items.rois(item)) {
           const BinList<T> list = bin_list(s, plans[r], bins, rows);
-          if (!bin_rows.used) {
+          if (!all_bins.used) {
             load_bins(s, item, grad_ptr + r * s.out_channels * s.bins(), grad.get(), kStrip);
           }
-          for (size_t i = 0; bin_rows.used && i < bins.size(); ++i) {
-            std::copy_n(bin_rows.row(item.index, bins[i] % s.bins(), r), kStrip,
+          for (size_t i = 0; all_bins.used && i < bins.size(); ++i) {
+            std::copy_n(all_bins.at(item.index, bins[i] % s.bins(), r), kStrip,
                         grad.get() + i * kStrip);
           }
           if (need_bins) {
@@ -303,32 +320,15 @@ RoiPoolGradients<T> roi_pool_backward(const RoiPoolShape& s, const Tensor& grad_
     });
   });
 
-  if (need_bins) {
-    const int64_t bins = s.bins(), roi_sums = s.offset_groups * bins * 3;
-    grads.bins.resize(s.rois * roi_sums);
-    torch::stable::parallel_for(0, s.rois, 8, [&](int64_t begin, int64_t end) {
-      for (int64_t strip = 0; strip < items.strips(); ++strip) {
-        const int64_t group = items.strip(strip).offset_group;
-        for (int64_t b = 0; b < bins; ++b) {
-          const T* part = sums.get() + (strip * bins + b) * s.rois * 3;
-          for (int64_t r = begin; r < end; ++r) {
-            T* total = grads.bins.data() + r * roi_sums + (group * bins + b) * 3;
-            for (int k = 0; k < 3; ++k) total[k] += part[3 * r + k];
-          }
-        }
-      }
-    });
-  }
+  if (need_bins) grads.bins = add_strips(s, items, sums.get());
   return grads;
 }
 
-#define MMDCN_INSTANTIATE(T)                                                                       \
-  template Tensor roi_pool_forward<T>(const RoiPoolShape&, const Tensor&,                          \
-                                      const std::vector<RoiPlan<T>>&);                             \
-  template RoiPoolGradients<T> roi_pool_backward<T>(const RoiPoolShape&, const Tensor&,            \
-                                                    const Tensor&, const std::vector<RoiPlan<T>>&, \
-                                                    bool, bool);
+#define MMDCN_INSTANTIATE(T)                                                            \
+  template Tensor forward<T>(const Shape&, const Tensor&, const std::vector<Plan<T>>&); \
+  template Gradients<T> backward<T>(const Shape&, const Tensor&, const Tensor&,         \
+                                    const std::vector<Plan<T>>&, bool, bool);
 MMDCN_INSTANTIATE(float)
 MMDCN_INSTANTIATE(double)
 
-}  // namespace mmdcn
+}  // namespace mmdcn::roi_pool

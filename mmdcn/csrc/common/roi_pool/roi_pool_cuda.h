@@ -5,10 +5,10 @@
 #include "common/roi_pool/roi_pool.h"
 #include "common/roi_pool/roi_pool_kernels.cuh"
 
-namespace mmdcn {
+namespace mmdcn::roi_pool {
 
-inline RoiGrid make_roi_grid(const RoiPoolShape& s) {
-  RoiGrid g;
+inline Grid make_grid(const Shape& s) {
+  Grid g;
   g.batch = to_int32(s.batch), g.height = to_int32(s.height), g.width = to_int32(s.width);
   g.out_channels = to_int32(s.out_channels);
   g.out_h = to_int32(s.out_h), g.out_w = to_int32(s.out_w);
@@ -20,7 +20,7 @@ inline RoiGrid make_roi_grid(const RoiPoolShape& s) {
 }
 
 // View of an image tensor as (batch, height, width, cells, channels of a cell).
-inline Tensor cells_view(const Tensor& t, const RoiPoolShape& s) {
+inline Tensor cells_view(const Tensor& t, const Shape& s) {
   return torch::stable::from_blob(
       t.data_ptr(), {t.size(0), t.size(2), t.size(3), s.cells(), s.out_channels},
       {t.stride(0), t.stride(2), t.stride(3), t.stride(1), t.stride(1) * s.cells()}, t.device(),
@@ -37,30 +37,29 @@ inline Tensor bins_view(const Tensor& t) {
 // RoIs in the type of computation. Those of an image that does not exist are an error on the
 // device, which the host sees later, as an index that is out of range is elsewhere in PyTorch.
 template <typename T>
-Tensor checked_rois(const CudaDevice& device, const RoiPoolShape& s, const Tensor& rois) {
+Tensor checked_rois(const CudaDevice& device, const Shape& s, const Tensor& rois) {
   const ScalarType type = sizeof(T) == 8 ? ScalarType::Double : ScalarType::Float;
   const Tensor result = torch::stable::contiguous(cast(rois, type));
-  device.launch(roi_check_kernel<T>,
-                RoiCheckParams<T>{result.const_data_ptr<T>(), s.rois, to_int32(s.batch)}, s.rois,
-                0);
+  device.launch(check_kernel<T>,
+                CheckParams<T>{result.const_data_ptr<T>(), s.rois, to_int32(s.batch)}, s.rois, 0);
   return result;
 }
 
 template <typename S, typename Op>
-Tensor roi_pool_forward_cuda(const CudaDevice& device, const RoiPoolShape& s, const Tensor& input,
-                             const Tensor& rois, const Op& op) {
+Tensor forward(const CudaDevice& device, const Shape& s, const Tensor& input, const Tensor& rois,
+               const Op& op) {
   const Tensor cells = torch::stable::contiguous(cells_view(input, s));
   const Tensor pooled = torch::stable::new_empty(input, {s.rois, s.out_h, s.out_w, s.out_channels});
-  RoiForwardParams<S, Op> p{make_roi_grid(s), op, cells.const_data_ptr<S>(),
-                            rois.const_data_ptr<Compute<S>>(), pooled.mutable_data_ptr<S>()};
+  ForwardParams<S, Op> p{make_grid(s), op, cells.const_data_ptr<S>(),
+                         rois.const_data_ptr<Compute<S>>(), pooled.mutable_data_ptr<S>()};
   constexpr int kVector = 16 / sizeof(S);
   const int32_t channels = p.grid.group_channels;
   const bool vectors = vectors_fit<S>(kVector, channels, {p.input, p.output});
   p.log_team_size = log_team_size(channels, vectors ? kVector : 1);
   p.chunks = to_int32(team_chunks(channels, vectors ? kVector : 1, p.log_team_size));
   p.items = s.rois * s.bins() * s.offset_groups * p.chunks;
-  device.launch(vectors ? roi_forward_kernel<S, kVector, Op> : roi_forward_kernel<S, 1, Op>, p,
-                p.items, p.log_team_size);
+  device.launch(vectors ? forward_kernel<S, kVector, Op> : forward_kernel<S, 1, Op>, p, p.items,
+                p.log_team_size);
   Tensor output = torch::stable::new_empty(input, {s.rois, s.out_channels, s.out_h, s.out_w});
   Tensor output_bins = bins_view(output);
   torch::stable::copy_(output_bins, pooled);
@@ -70,16 +69,16 @@ Tensor roi_pool_forward_cuda(const CudaDevice& device, const RoiPoolShape& s, co
 // The gradient of the input, empty unless needed. A factor of the bins, with an element for each,
 // may be larger than 1; null if there is none.
 template <typename S, typename Op>
-Tensor roi_pool_backward_cuda(const CudaDevice& device, const RoiPoolShape& s,
-                              const Tensor& grad_output, const Tensor& input, const Tensor& rois,
-                              const Op& op, const std::optional<Tensor>& factor, bool need_input,
-                              bool need_bins, bool deterministic) {
+Tensor backward(const CudaDevice& device, const Shape& s, const Tensor& grad_output,
+                const Tensor& input, const Tensor& rois, const Op& op,
+                const std::optional<Tensor>& factor, bool need_input, bool need_bins,
+                bool deterministic) {
   using T = Compute<S>;
   const Tensor cells = torch::stable::contiguous(cells_view(input, s));
   const Tensor grad = torch::stable::contiguous(bins_view(grad_output));
   const Tensor sums = zeros_if(need_input, cells, compute_scalar_type(input.scalar_type()));
-  RoiBackwardParams<S, Op> p{make_roi_grid(s), op, grad.const_data_ptr<S>(),
-                             cells.const_data_ptr<S>(), rois.const_data_ptr<T>()};
+  BackwardParams<S, Op> p{make_grid(s), op, grad.const_data_ptr<S>(), cells.const_data_ptr<S>(),
+                          rois.const_data_ptr<T>()};
   p.need_bins = need_bins;
   // Vectors as wide as the atomics, which take more time than the loads do.
   constexpr int kVector = 16 / sizeof(T);
@@ -89,8 +88,8 @@ Tensor roi_pool_backward_cuda(const CudaDevice& device, const RoiPoolShape& s,
   p.items = s.rois * s.bins() * s.offset_groups;
   const auto add = [&](const GradientSum<T>& target) {
     p.grad_input = target;
-    device.launch(vectors ? roi_backward_kernel<S, kVector, Op> : roi_backward_kernel<S, 1, Op>, p,
-                  p.items, p.log_team_size);
+    device.launch(vectors ? backward_kernel<S, kVector, Op> : backward_kernel<S, 1, Op>, p, p.items,
+                  p.log_team_size);
   };
   GradientAccumulator<T> accumulator(device, sums, deterministic);
   const auto bound = [](const S* data, int64_t size) {
@@ -106,8 +105,8 @@ Tensor roi_pool_backward_cuda(const CudaDevice& device, const RoiPoolShape& s,
     accumulator.template run<S>({grad_bound}, summands, add);
   }
   if (!need_input) return torch::stable::new_empty(input, {0});
-  Tensor grad_input = empty_image_like(input, {s.batch, s.channels(), s.height, s.width},
-                                       input.scalar_type(), is_channels_last(input));
+  Tensor grad_input = empty_image(input, {s.batch, s.channels(), s.height, s.width},
+                                  input.scalar_type(), is_channels_last(input));
   Tensor grad_cells = cells_view(grad_input, s);
   torch::stable::copy_(grad_cells, sums);
   return grad_input;
@@ -124,50 +123,52 @@ struct PixelAxis {
   }
 };
 
-// The mean over a box of pixels; Pixels::range gives those of a bin along one axis.
-template <typename T, typename Pixels>
+// Operators that take the mean over boxes of whole pixels. Op::make_shape checks the arguments,
+// Op::range gives the pixels of a bin along one axis.
+template <typename T, typename Op>
 struct BoxPool {
   T spatial_scale;
 
-  __device__ RoiBin<T, PixelAxis> bin(const RoiGrid& g, const T* roi, const RoiSite& site) const {
-    RoiBin<T, PixelAxis> bin{{0, 0}, {0, 0}, T(0), T(1)};
+  __device__ Bin<T, PixelAxis> bin(const Grid& g, const T* roi, const Site& site) const {
+    Bin<T, PixelAxis> bin{{0, 0}, {0, 0}, T(0), T(1)};
     if (!roi_is_finite(roi)) return bin;
-    const PixelRange y = Pixels::range(roi[2], roi[4], spatial_scale, site.row, g.out_h, g.height);
-    const PixelRange x =
-        Pixels::range(roi[1], roi[3], spatial_scale, site.column, g.out_w, g.width);
+    const PixelRange y = Op::range(roi[2], roi[4], spatial_scale, site.row, g.out_h, g.height);
+    const PixelRange x = Op::range(roi[1], roi[3], spatial_scale, site.column, g.out_w, g.width);
     bin.y = {y.begin, y.end - y.begin};
     bin.x = {x.begin, x.end - x.begin};
     const T area = static_cast<T>(bin.y.count) * static_cast<T>(bin.x.count);
     if (area > T(0)) bin.scale = T(1) / area;
     return bin;
   }
-  __device__ void store(const RoiGrid&, const T*, const RoiSite&, T, T, T) const {}
+  __device__ void store(const Grid&, const T*, const Site&, T, T, T) const {}
 };
 
-template <template <typename> typename Pool>
-Tensor box_pool_cuda(const RoiPoolShape& s, const Tensor& input, const Tensor& rois,
-                     double spatial_scale) {
+template <typename Op>
+Tensor box_forward(const Tensor& input, const Tensor& rois, std::vector<int64_t> output_size,
+                   double spatial_scale) {
+  const Shape s = Op::make_shape(input, rois, output_size, spatial_scale);
   const CudaDevice device(input);
   return dispatch_floating(input.scalar_type(), [&](auto zero) {
     using S = decltype(zero);
     using T = Compute<S>;
-    return roi_pool_forward_cuda<S>(device, s, input, checked_rois<T>(device, s, rois),
-                                    Pool<T>{static_cast<T>(spatial_scale)});
+    return forward<S>(device, s, input, checked_rois<T>(device, s, rois),
+                      BoxPool<T, Op>{static_cast<T>(spatial_scale)});
   });
 }
 
-template <template <typename> typename Pool>
-Tensor box_pool_backward_cuda(const RoiPoolShape& s, const Tensor& grad_output, const Tensor& input,
-                              const Tensor& rois, double spatial_scale, bool deterministic) {
+template <typename Op>
+Tensor box_backward(const Tensor& grad_output, const Tensor& input, const Tensor& rois,
+                    std::vector<int64_t> output_size, double spatial_scale, bool deterministic) {
+  const Shape s = Op::make_shape(input, rois, output_size, spatial_scale);
   check_grad_output(grad_output, s, input);
   const CudaDevice device(input);
   return dispatch_floating(input.scalar_type(), [&](auto zero) {
     using S = decltype(zero);
     using T = Compute<S>;
-    return roi_pool_backward_cuda<S>(
-        device, s, grad_output, input, checked_rois<T>(device, s, rois),
-        Pool<T>{static_cast<T>(spatial_scale)}, std::nullopt, true, false, deterministic);
+    return backward<S>(device, s, grad_output, input, checked_rois<T>(device, s, rois),
+                       BoxPool<T, Op>{static_cast<T>(spatial_scale)}, std::nullopt, true, false,
+                       deterministic);
   });
 }
 
-}  // namespace mmdcn
+}  // namespace mmdcn::roi_pool
