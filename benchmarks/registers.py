@@ -35,7 +35,7 @@ class Kernel:
     """What ptxas says of one instance of a kernel.
 
     Attributes:
-        source: name of the file without ``_cuda.cu``; an operator in most cases.
+        source: name of the file without ``_cuda.cu``: an operator, or what operators share.
         name: of the template.
         dtype: first template argument.
         architecture: such as ``sm_90``.

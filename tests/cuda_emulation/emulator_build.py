@@ -28,8 +28,8 @@ FLAGS = [
 
 
 def sources() -> list[Path]:
-    """All of the kernels, the schemas, and the emulator itself."""
-    schemas = [path for path in CSRC.rglob("*.cpp") if not path.stem.endswith("_cpu")]
+    """All kernels, the schemas (named like their folders), and the emulator itself."""
+    schemas = [path for path in CSRC.rglob("*.cpp") if path.stem == path.parent.name]
     return [*CSRC.rglob("*.cu"), *schemas, *HERE.glob("*.cpp"), *HERE.glob("*.cu")]
 
 

@@ -1,7 +1,7 @@
 // The mapping to measure against: one thread per channel, as in the original DCNv3. Every thread
 // reads its own offsets and weights and computes all coordinates again.
-#include "common/bilinear.h"
-#include "common/device.cuh"
+#include "common/base/bilinear.h"
+#include "common/cuda/device.cuh"
 
 namespace mmdcn {
 

@@ -1,74 +1,22 @@
-// Arguments and sizes of dcnv3 and dcnv4, which sample alike and differ in how the points arrive.
+// dcnv3 on any device: arguments, and the calls of the shared aggregation.
 #pragma once
 
-#include <cmath>
+#include <tuple>
 
-#include "common/tensor.h"
+#include "common/aggregation/aggregation.h"
 
-namespace mmdcn {
+namespace mmdcn::dcnv3 {
 
-// Tap k = i kh + j has column i and row j of the kernel: width outer, height inner.
-struct DCNv3Shape {
-  int64_t batch, height, width, channels;
-  int64_t out_h, out_w;
-  int64_t kernel_h, kernel_w, stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w;
-  int64_t groups;
-  double offset_scale;
-  bool remove_center;
+using aggregation::Shape;
 
-  int64_t taps() const { return kernel_h * kernel_w - (remove_center ? 1 : 0); }
-  int64_t group_channels() const { return channels / groups; }
-  int64_t out_pixels() const { return out_h * out_w; }
-};
-
-// The sizes that follow from input and the options; raises for those that do not fit.
-inline DCNv3Shape dcnv3_shape(const Tensor& input, const std::vector<int64_t>& kernel_size,
-                              const std::vector<int64_t>& stride,
-                              const std::vector<int64_t>& padding,
-                              const std::vector<int64_t>& dilation, int64_t groups,
-                              double offset_scale, bool remove_center) {
-  check_dim(input, "input", 4);
-  check_floating(input, "input");
-  check_pair(kernel_size, "kernel_size", 1);
-  check_pair(stride, "stride", 1);
-  check_pair(padding, "padding", 0);
-  check_pair(dilation, "dilation", 1);
-  check_positive(groups, "groups");
-  STD_TORCH_CHECK(std::isfinite(offset_scale), "offset_scale: expected a finite number, got ",
-                  offset_scale);
-  STD_TORCH_CHECK(!remove_center || (kernel_size[0] % 2 == 1 && kernel_size[1] % 2 == 1 &&
-                                     kernel_size[0] * kernel_size[1] > 1),
-                  "remove_center: expected an odd kernel_size of more than one tap, got ",
-                  shape_string(kernel_size));
-  DCNv3Shape s{};
-  s.batch = input.size(0);
-  s.height = input.size(1);
-  s.width = input.size(2);
-  s.channels = input.size(3);
-  s.kernel_h = kernel_size[0], s.kernel_w = kernel_size[1];
-  s.stride_h = stride[0], s.stride_w = stride[1];
-  s.pad_h = padding[0], s.pad_w = padding[1];
-  s.dilation_h = dilation[0], s.dilation_w = dilation[1];
-  s.groups = groups;
-  s.offset_scale = offset_scale;
-  s.remove_center = remove_center;
-  STD_TORCH_CHECK(s.channels > 0 && s.channels % groups == 0, "groups: expected a divisor of the ",
-                  s.channels, " input channels, got ", groups);
-  check_map_size(s.height, s.width);
-  s.out_h = conv_out_size(s.height, s.kernel_h, s.stride_h, s.pad_h, s.dilation_h);
-  s.out_w = conv_out_size(s.width, s.kernel_w, s.stride_w, s.pad_w, s.dilation_w);
-  return s;
-}
-
-// The same for all arguments of dcnv3.
-inline DCNv3Shape dcnv3_shape(const Tensor& input, const Tensor& offset, const Tensor& mask,
-                              const std::vector<int64_t>& kernel_size,
-                              const std::vector<int64_t>& stride,
-                              const std::vector<int64_t>& padding,
-                              const std::vector<int64_t>& dilation, int64_t groups,
-                              double offset_scale, bool remove_center) {
-  const DCNv3Shape s = dcnv3_shape(input, kernel_size, stride, padding, dilation, groups,
-                                   offset_scale, remove_center);
+// The sizes that follow from the arguments; raises for those that do not fit.
+inline Shape make_shape(const Tensor& input, const Tensor& offset, const Tensor& mask,
+                        const std::vector<int64_t>& kernel_size, const std::vector<int64_t>& stride,
+                        const std::vector<int64_t>& padding, const std::vector<int64_t>& dilation,
+                        int64_t groups, double offset_scale, bool remove_center,
+                        bool mask_softmax) {
+  const Shape s = aggregation::make_shape(input, kernel_size, stride, padding, dilation, groups,
+                                          offset_scale, remove_center, mask_softmax);
   check_like(offset, "offset", input, "input");
   check_like(mask, "mask", input, "input");
   const int64_t points = groups * s.taps();
@@ -77,27 +25,57 @@ inline DCNv3Shape dcnv3_shape(const Tensor& input, const Tensor& offset, const T
   return s;
 }
 
-// Where the taps of a (pixel, group) stand: offsets as (dx, dy) pairs and one weight a tap.
 template <typename S>
-struct DCNv3Points {
-  S *offset, *weight;
-  int64_t offset_pixel, offset_group, weight_pixel, weight_group;  // strides
-};
-
-// The points of dcnv3.
-template <typename S>
-DCNv3Points<S> dcnv3_points(const DCNv3Shape& s, S* offset, S* mask) {
+aggregation::Points<S> make_points(const Shape& s, S* offset, S* mask) {
   return {offset, mask, 2 * s.groups * s.taps(), 2 * s.taps(), s.groups * s.taps(), s.taps()};
 }
 
-template <typename S>
-void dcnv3_forward_cpu(const DCNv3Shape& s, const S* input, const DCNv3Points<const S>& points,
-                       bool softmax, S* output);
+// Device: aggregation::Cpu or aggregation::Cuda.
+template <typename Device>
+Tensor forward(const Tensor& input_any, const Tensor& offset_any, const Tensor& mask_any,
+               std::vector<int64_t> kernel_size, std::vector<int64_t> stride,
+               std::vector<int64_t> padding, std::vector<int64_t> dilation, int64_t groups,
+               double offset_scale, bool remove_center, bool mask_softmax) {
+  const Shape s = make_shape(input_any, offset_any, mask_any, kernel_size, stride, padding,
+                             dilation, groups, offset_scale, remove_center, mask_softmax);
+  const Device device(input_any);
+  const Tensor input = torch::stable::contiguous(input_any);
+  const Tensor offset = torch::stable::contiguous(offset_any);
+  const Tensor mask = torch::stable::contiguous(mask_any);
+  const Tensor output = torch::stable::new_empty(input, aggregation::output_size(s));
+  dispatch_floating(input.scalar_type(), [&](auto zero) {
+    using S = decltype(zero);
+    const auto points = make_points(s, offset.const_data_ptr<S>(), mask.const_data_ptr<S>());
+    device.template forward<S>(s, input, points, output);
+  });
+  return output;
+}
 
-// grad_points has the layout of points. grad_input is null when it is not needed.
-template <typename S>
-void dcnv3_backward_cpu(const DCNv3Shape& s, const S* grad_output, const S* input,
-                        const DCNv3Points<const S>& points, bool softmax, S* grad_input,
-                        const DCNv3Points<S>& grad_points);
+template <typename Device>
+std::tuple<Tensor, Tensor, Tensor> backward(
+    const Tensor& grad_output, const Tensor& input_any, const Tensor& offset_any,
+    const Tensor& mask_any, std::vector<int64_t> kernel_size, std::vector<int64_t> stride,
+    std::vector<int64_t> padding, std::vector<int64_t> dilation, int64_t groups,
+    double offset_scale, bool remove_center, bool mask_softmax, bool need_input,
+    bool deterministic) {
+  const Shape s = make_shape(input_any, offset_any, mask_any, kernel_size, stride, padding,
+                             dilation, groups, offset_scale, remove_center, mask_softmax);
+  aggregation::check_grad_output(grad_output, s, input_any);
+  const Device device(input_any);
+  const Tensor input = torch::stable::contiguous(input_any);
+  const Tensor offset = torch::stable::contiguous(offset_any);
+  const Tensor mask = torch::stable::contiguous(mask_any);
+  const Tensor grad_offset = torch::stable::new_empty(offset, offset.sizes());
+  const Tensor grad_mask = torch::stable::new_empty(mask, mask.sizes());
+  const Tensor grad_input = dispatch_floating(input.scalar_type(), [&](auto zero) {
+    using S = decltype(zero);
+    return device.template backward<S>(
+        s, torch::stable::contiguous(grad_output), input,
+        make_points(s, offset.const_data_ptr<S>(), mask.const_data_ptr<S>()),
+        make_points(s, grad_offset.mutable_data_ptr<S>(), grad_mask.mutable_data_ptr<S>()),
+        need_input, deterministic);
+  });
+  return {grad_input, grad_offset, grad_mask};
+}
 
-}  // namespace mmdcn
+}  // namespace mmdcn::dcnv3

@@ -1,59 +1,9 @@
 #include "dcnv4/dcnv4.h"
 
-namespace mmdcn {
-namespace {
-
-Tensor dcnv4_cpu(const Tensor& input_any, const Tensor& offset_mask_any,
-                 std::vector<int64_t> kernel_size, std::vector<int64_t> stride,
-                 std::vector<int64_t> padding, std::vector<int64_t> dilation, int64_t groups,
-                 double offset_scale, bool remove_center) {
-  const DCNv3Shape s = dcnv4_shape(input_any, offset_mask_any, kernel_size, stride, padding,
-                                   dilation, groups, offset_scale, remove_center);
-  const Tensor input = torch::stable::contiguous(input_any);
-  const Tensor offset_mask = torch::stable::contiguous(offset_mask_any);
-  Tensor output =
-      torch::stable::empty({s.batch, s.out_h, s.out_w, s.channels}, input.scalar_type());
-  dispatch_floating(input.scalar_type(), [&](auto zero) {
-    using S = decltype(zero);
-    dcnv3_forward_cpu<S>(s, input.const_data_ptr<S>(),
-                         dcnv4_points(s, offset_mask.const_data_ptr<S>(), offset_mask.size(3)),
-                         false, output.mutable_data_ptr<S>());
-  });
-  return output;
-}
-
-std::tuple<Tensor, Tensor> dcnv4_backward_cpu(
-    const Tensor& grad_any, const Tensor& input_any, const Tensor& offset_mask_any,
-    std::vector<int64_t> kernel_size, std::vector<int64_t> stride, std::vector<int64_t> padding,
-    std::vector<int64_t> dilation, int64_t groups, double offset_scale, bool remove_center,
-    bool need_input, bool /*deterministic*/) {
-  const DCNv3Shape s = dcnv4_shape(input_any, offset_mask_any, kernel_size, stride, padding,
-                                   dilation, groups, offset_scale, remove_center);
-  check_shape(grad_any, "grad_output", {s.batch, s.out_h, s.out_w, s.channels});
-  check_like(grad_any, "grad_output", input_any, "input");
-  const Tensor grad_output = torch::stable::contiguous(grad_any);
-  const Tensor input = torch::stable::contiguous(input_any);
-  const Tensor offset_mask = torch::stable::contiguous(offset_mask_any);
-  const ScalarType own = input.scalar_type();
-  Tensor grad_input = torch::stable::empty({0}, own);
-  Tensor grad_offset_mask = torch::stable::empty(offset_mask.sizes(), own);
-  torch::stable::zero_(grad_offset_mask);  // the surplus channels
-  if (need_input) grad_input = torch::stable::empty(input.sizes(), own);
-  dispatch_floating(own, [&](auto zero) {
-    using S = decltype(zero);
-    const int64_t channels = offset_mask.size(3);
-    dcnv3_backward_cpu<S>(s, grad_output.const_data_ptr<S>(), input.const_data_ptr<S>(),
-                          dcnv4_points(s, offset_mask.const_data_ptr<S>(), channels), false,
-                          need_input ? grad_input.mutable_data_ptr<S>() : nullptr,
-                          dcnv4_points(s, grad_offset_mask.mutable_data_ptr<S>(), channels));
-  });
-  return {grad_input, grad_offset_mask};
-}
-
-}  // namespace
-}  // namespace mmdcn
+#include "common/aggregation/aggregation_cpu.h"
 
 STABLE_TORCH_LIBRARY_IMPL(mmdcn, CPU, m) {
-  m.impl("dcnv4", TORCH_BOX(&mmdcn::dcnv4_cpu));
-  m.impl("dcnv4_backward", TORCH_BOX(&mmdcn::dcnv4_backward_cpu));
+  using mmdcn::aggregation::Cpu;
+  m.impl("dcnv4", TORCH_BOX(&mmdcn::dcnv4::forward<Cpu>));
+  m.impl("dcnv4_backward", TORCH_BOX(&mmdcn::dcnv4::backward<Cpu>));
 }

@@ -1,14 +1,14 @@
 // Arguments and sizes of deformable position-sensitive RoI pooling, shared by the devices.
 #pragma once
 
-#include "common/roi_pool.h"
+#include "common/roi_pool/roi_pool.h"
 
-namespace mmdcn {
+namespace mmdcn::deform_ps_roi_pool {
 
 // offset (rois, 2 offset_groups, part_h, part_w) has dx of group g in channel 2 g and dy right
 // after it, in units of trans_std times the size of the RoI; mask (rois, offset_groups, part_h,
 // part_w).
-struct DeformPSRoiPoolShape : RoiPoolShape {
+struct Shape : roi_pool::Shape {
   int64_t part_h, part_w, samples;
   double spatial_scale, trans_std;
 
@@ -19,21 +19,20 @@ struct DeformPSRoiPoolShape : RoiPoolShape {
 };
 
 // Raises for every argument that does not fit; the message names it, what was expected and got.
-inline DeformPSRoiPoolShape deform_ps_roi_pool_shape(
-    const Tensor& input, const Tensor& rois, const std::optional<Tensor>& offset,
-    const std::optional<Tensor>& mask, const std::vector<int64_t>& output_size,
-    int64_t output_channels, int64_t group_size, const std::vector<int64_t>& part_size,
-    int64_t sample_per_part, double spatial_scale, double trans_std) {
-  const RoiPoolShape common = roi_pool_shape(input, rois, output_size, spatial_scale);
+inline Shape make_shape(const Tensor& input, const Tensor& rois,
+                        const std::optional<Tensor>& offset, const std::optional<Tensor>& mask,
+                        const std::vector<int64_t>& output_size, int64_t output_channels,
+                        int64_t group_size, const std::vector<int64_t>& part_size,
+                        int64_t sample_per_part, double spatial_scale, double trans_std) {
+  const roi_pool::Shape common = roi_pool::make_shape(input, rois, output_size, spatial_scale);
   check_positive(output_channels, "output_channels");
   check_positive(group_size, "group_size");
   check_pair(part_size, "part_size", 1);
-  STD_TORCH_CHECK(sample_per_part > 0 && sample_per_part <= kMaxSamplingRatio,
-                  "sample_per_part: expected an integer in [1, ", kMaxSamplingRatio, "], got ",
-                  sample_per_part);
+  STD_TORCH_CHECK(sample_per_part > 0 && sample_per_part <= roi_pool::kMaxSamplingRatio,
+                  "sample_per_part: expected an integer in [1, ", roi_pool::kMaxSamplingRatio,
+                  "], got ", sample_per_part);
   STD_TORCH_CHECK(std::isfinite(trans_std), "trans_std: expected a finite number, got ", trans_std);
-  DeformPSRoiPoolShape s{common,          part_size[0],  part_size[1],
-                         sample_per_part, spatial_scale, trans_std};
+  Shape s{common, part_size[0], part_size[1], sample_per_part, spatial_scale, trans_std};
   s.out_channels = output_channels;
   s.group_h = s.group_w = group_size;
   check_shape(input, "input", {s.batch, s.channels(), s.height, s.width});
@@ -55,4 +54,4 @@ inline DeformPSRoiPoolShape deform_ps_roi_pool_shape(
   return s;
 }
 
-}  // namespace mmdcn
+}  // namespace mmdcn::deform_ps_roi_pool

@@ -1,4 +1,4 @@
-#include "common/tensor.h"
+#include "common/base/tensor.h"
 
 STABLE_TORCH_LIBRARY_FRAGMENT(mmdcn, m) {
   m.def(

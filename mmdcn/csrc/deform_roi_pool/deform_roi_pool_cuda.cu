@@ -1,47 +1,35 @@
-#include "common/roi_pool_cuda.h"
 #include "deform_roi_pool/deform_roi_pool.h"
+
+#include "common/roi_pool/roi_pool_cuda.h"
 #include "deform_roi_pool/deform_roi_pool_math.h"
 
-namespace mmdcn {
+namespace mmdcn::deform_roi_pool {
 namespace {
 
-// The samples of one bin along an axis.
-template <typename T>
-struct DeformRoiBinAxis {
-  DeformRoiAxis<T> axis;
-  T shift;
-  int32_t bin, count, map_size;
-
-  __device__ bool sample(int32_t k, AxisSample<T>* s) const {
-    const T position = axis.position(shift, bin, k);
-    if (!deform_roi_samples(position, map_size)) return false;
-    *s = clamped_sample(position, map_size);
-    return true;
-  }
-};
+using roi_pool::Grid;
+using roi_pool::is_finite;
+using roi_pool::Site;
 
 template <typename S, typename T = Compute<S>>
-struct DeformRoiPool {
+struct Op {
   T spatial_scale, gamma;
   int64_t sampling_ratio;
   const S *offset, *mask;      // may be null
   S *grad_offset, *grad_mask;  // null unless wanted
 
-  using Axis = DeformRoiBinAxis<T>;
+  using Bin = roi_pool::Bin<T, roi_pool::SampledAxis<T, Axis<T>>>;
 
-  __device__ RoiBin<T, Axis> bin(const RoiGrid& g, const T* roi, const RoiSite& site) const {
-    const DeformRoiAxis<T> y =
-        deform_roi_axis(roi[2], roi[4], spatial_scale, g.out_h, sampling_ratio, g.height);
-    const DeformRoiAxis<T> x =
-        deform_roi_axis(roi[1], roi[3], spatial_scale, g.out_w, sampling_ratio, g.width);
+  __device__ Bin bin(const Grid& g, const T* roi, const Site& site) const {
+    const Axis<T> y = make_axis(roi[2], roi[4], spatial_scale, g.out_h, sampling_ratio, g.height);
+    const Axis<T> x = make_axis(roi[1], roi[3], spatial_scale, g.out_w, sampling_ratio, g.width);
     const bool finite =
         is_finite(y.start) && is_finite(x.start) && is_finite(y.size) && is_finite(x.size);
     const T points = static_cast<T>(y.points) * static_cast<T>(x.points);
     const int64_t at = site.roi * g.bins() + site.bin;
-    RoiBin<T, Axis> bin{{y, T(0), site.row, finite ? y.points : 0, g.height},
-                        {x, T(0), site.column, finite ? x.points : 0, g.width},
-                        T(1) / (points > T(1) ? points : T(1)),
-                        mask ? load_value(mask + at) : T(1)};
+    Bin bin{{y, T(0), site.row, finite ? y.points : 0, g.height},
+            {x, T(0), site.column, finite ? x.points : 0, g.width},
+            T(1) / (points > T(1) ? points : T(1)),
+            mask ? load_value(mask + at) : T(1)};
     if (finite && offset) {
       bin.x.shift = gamma * x.size * load_value(offset + at + site.roi * g.bins());
       bin.y.shift = gamma * y.size * load_value(offset + at + (site.roi + 1) * g.bins());
@@ -49,9 +37,8 @@ struct DeformRoiPool {
     return bin;
   }
 
-  __device__ void store(const RoiGrid& g, const T* roi, const RoiSite& site, T dy, T dx,
-                        T dmask) const {
-    const RoiBin<T, Axis> b = bin(g, roi, site);
+  __device__ void store(const Grid& g, const T* roi, const Site& site, T dy, T dx, T dmask) const {
+    const Bin b = bin(g, roi, site);
     const bool finite = is_finite(b.y.axis.start) && is_finite(b.x.axis.start) &&
                         is_finite(b.y.axis.size) && is_finite(b.x.axis.size);
     const int64_t at = site.roi * g.bins() + site.bin;
@@ -64,58 +51,54 @@ struct DeformRoiPool {
   }
 };
 
-Tensor deform_roi_pool_cuda(const Tensor& input, const Tensor& rois,
-                            std::optional<Tensor> offset_any, std::optional<Tensor> mask_any,
-                            std::vector<int64_t> output_size, double spatial_scale,
-                            int64_t sampling_ratio, double gamma) {
-  const DeformRoiPoolShape s = deform_roi_pool_shape(input, rois, offset_any, mask_any, output_size,
-                                                     spatial_scale, sampling_ratio, gamma);
+Tensor forward(const Tensor& input, const Tensor& rois, std::optional<Tensor> offset_any,
+               std::optional<Tensor> mask_any, std::vector<int64_t> output_size,
+               double spatial_scale, int64_t sampling_ratio, double gamma) {
+  const Shape s = make_shape(input, rois, offset_any, mask_any, output_size, spatial_scale,
+                             sampling_ratio, gamma);
   const CudaDevice device(input);
   const std::optional<Tensor> offset = contiguous(offset_any), mask = contiguous(mask_any);
   return dispatch_floating(input.scalar_type(), [&](auto zero) {
     using S = decltype(zero);
     using T = Compute<S>;
-    const DeformRoiPool<S> op{static_cast<T>(spatial_scale), static_cast<T>(gamma), sampling_ratio,
-                              data_or_null<S>(offset), data_or_null<S>(mask)};
-    return roi_pool_forward_cuda<S>(device, s, input, checked_rois<T>(device, s, rois), op);
+    const Op<S> op{static_cast<T>(spatial_scale), static_cast<T>(gamma), sampling_ratio,
+                   data_or_null<S>(offset), data_or_null<S>(mask)};
+    return roi_pool::forward<S>(device, s, input, roi_pool::checked_rois<T>(device, s, rois), op);
   });
 }
 
-std::tuple<Tensor, Tensor, Tensor> deform_roi_pool_backward_cuda(
-    const Tensor& grad_output, const Tensor& input, const Tensor& rois,
-    std::optional<Tensor> offset_any, std::optional<Tensor> mask_any,
-    std::vector<int64_t> output_size, double spatial_scale, int64_t sampling_ratio, double gamma,
-    bool need_input, bool need_offset, bool deterministic) {
-  const DeformRoiPoolShape s = deform_roi_pool_shape(input, rois, offset_any, mask_any, output_size,
-                                                     spatial_scale, sampling_ratio, gamma);
-  check_grad_output(grad_output, s, input);
+std::tuple<Tensor, Tensor, Tensor> backward(const Tensor& grad_output, const Tensor& input,
+                                            const Tensor& rois, std::optional<Tensor> offset_any,
+                                            std::optional<Tensor> mask_any,
+                                            std::vector<int64_t> output_size, double spatial_scale,
+                                            int64_t sampling_ratio, double gamma, bool need_input,
+                                            bool need_offset, bool deterministic) {
+  const Shape s = make_shape(input, rois, offset_any, mask_any, output_size, spatial_scale,
+                             sampling_ratio, gamma);
+  roi_pool::check_grad_output(grad_output, s, input);
   const CudaDevice device(input);
   const std::optional<Tensor> offset = contiguous(offset_any), mask = contiguous(mask_any);
-  const auto grad_of = [&](const std::optional<Tensor>& tensor) {
-    const bool wanted = need_offset && tensor;
-    return wanted ? torch::stable::new_empty(*tensor, tensor->sizes())
-                  : torch::stable::new_empty(input, {0});
-  };
-  const Tensor grad_offset = grad_of(offset), grad_mask = grad_of(mask);
+  const Tensor grad_offset = empty_like_if(need_offset, offset, input);
+  const Tensor grad_mask = empty_like_if(need_offset, mask, input);
   return dispatch_floating(input.scalar_type(), [&](auto zero) {
     using S = decltype(zero);
     using T = Compute<S>;
-    const DeformRoiPool<S> op{
+    const Op<S> op{
         static_cast<T>(spatial_scale), static_cast<T>(gamma), sampling_ratio,
         data_or_null<S>(offset),       data_or_null<S>(mask), data_if_any<S>(grad_offset),
         data_if_any<S>(grad_mask)};
     const bool need_bins = op.grad_offset || op.grad_mask;
-    const Tensor grad_input =
-        roi_pool_backward_cuda<S>(device, s, grad_output, input, checked_rois<T>(device, s, rois),
-                                  op, mask, need_input, need_bins, deterministic);
+    const Tensor grad_input = roi_pool::backward<S>(device, s, grad_output, input,
+                                                    roi_pool::checked_rois<T>(device, s, rois), op,
+                                                    mask, need_input, need_bins, deterministic);
     return std::make_tuple(grad_input, grad_offset, grad_mask);
   });
 }
 
 }  // namespace
-}  // namespace mmdcn
+}  // namespace mmdcn::deform_roi_pool
 
 STABLE_TORCH_LIBRARY_IMPL(mmdcn, CUDA, m) {
-  m.impl("deform_roi_pool", TORCH_BOX(&mmdcn::deform_roi_pool_cuda));
-  m.impl("deform_roi_pool_backward", TORCH_BOX(&mmdcn::deform_roi_pool_backward_cuda));
+  m.impl("deform_roi_pool", TORCH_BOX(&mmdcn::deform_roi_pool::forward));
+  m.impl("deform_roi_pool_backward", TORCH_BOX(&mmdcn::deform_roi_pool::backward));
 }

@@ -1,4 +1,4 @@
-#include "common/tensor.h"
+#include "common/base/tensor.h"
 
 STABLE_TORCH_LIBRARY_FRAGMENT(mmdcn, m) {
   m.def("ps_roi_pool(Tensor input, Tensor rois, int[] output_size, float spatial_scale) -> Tensor");

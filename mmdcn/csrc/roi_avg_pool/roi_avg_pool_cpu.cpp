@@ -1,42 +1,9 @@
-#include "common/roi_pool_cpu.h"
-#include "roi_avg_pool/roi_avg_pool_math.h"
+#include "roi_avg_pool/roi_avg_pool.h"
 
-namespace mmdcn {
-namespace {
-
-template <typename T>
-std::vector<RoiPlan<T>> make_plans(const RoiPoolShape& s, const Tensor& rois,
-                                   double spatial_scale) {
-  return make_box_plans<T>(s, rois, [&](T begin, T end, int64_t bin, int64_t bins, int64_t size) {
-    return roi_avg_pool_bin(begin, end, static_cast<T>(spatial_scale), bin, bins, size);
-  });
-}
-
-Tensor roi_avg_pool_cpu(const Tensor& input, const Tensor& rois, std::vector<int64_t> output_size,
-                        double spatial_scale) {
-  const RoiPoolShape s = roi_pool_shape(input, rois, output_size, spatial_scale);
-  return dispatch_compute(input.scalar_type(), [&](auto zero) {
-    using T = decltype(zero);
-    return roi_pool_forward<T>(s, input, make_plans<T>(s, rois, spatial_scale));
-  });
-}
-
-Tensor roi_avg_pool_backward_cpu(const Tensor& grad_output, const Tensor& input, const Tensor& rois,
-                                 std::vector<int64_t> output_size, double spatial_scale,
-                                 bool /*deterministic*/) {
-  const RoiPoolShape s = roi_pool_shape(input, rois, output_size, spatial_scale);
-  check_grad_output(grad_output, s, input);
-  return dispatch_compute(input.scalar_type(), [&](auto zero) {
-    using T = decltype(zero);
-    const auto plans = make_plans<T>(s, rois, spatial_scale);
-    return roi_pool_backward<T>(s, grad_output, input, plans, true, false).input;
-  });
-}
-
-}  // namespace
-}  // namespace mmdcn
+#include "common/roi_pool/roi_pool_cpu.h"
 
 STABLE_TORCH_LIBRARY_IMPL(mmdcn, CPU, m) {
-  m.impl("roi_avg_pool", TORCH_BOX(&mmdcn::roi_avg_pool_cpu));
-  m.impl("roi_avg_pool_backward", TORCH_BOX(&mmdcn::roi_avg_pool_backward_cpu));
+  using mmdcn::roi_avg_pool::Op;
+  m.impl("roi_avg_pool", TORCH_BOX(&mmdcn::roi_pool::box_forward<Op>));
+  m.impl("roi_avg_pool_backward", TORCH_BOX(&mmdcn::roi_pool::box_backward<Op>));
 }

@@ -1,38 +1,9 @@
-#include "common/roi_pool_cuda.h"
-#include "roi_avg_pool/roi_avg_pool_math.h"
+#include "roi_avg_pool/roi_avg_pool.h"
 
-namespace mmdcn {
-namespace {
-
-struct RoiAvgPoolPixels {
-  template <typename T>
-  static __device__ PixelRange range(T begin, T end, T spatial_scale, int64_t bin, int64_t bins,
-                                     int64_t map_size) {
-    return roi_avg_pool_bin(begin, end, spatial_scale, bin, bins, map_size);
-  }
-};
-
-template <typename T>
-using RoiAvgPool = BoxPool<T, RoiAvgPoolPixels>;
-
-Tensor roi_avg_pool_cuda(const Tensor& input, const Tensor& rois, std::vector<int64_t> output_size,
-                         double spatial_scale) {
-  const RoiPoolShape s = roi_pool_shape(input, rois, output_size, spatial_scale);
-  return box_pool_cuda<RoiAvgPool>(s, input, rois, spatial_scale);
-}
-
-Tensor roi_avg_pool_backward_cuda(const Tensor& grad_output, const Tensor& input,
-                                  const Tensor& rois, std::vector<int64_t> output_size,
-                                  double spatial_scale, bool deterministic) {
-  const RoiPoolShape s = roi_pool_shape(input, rois, output_size, spatial_scale);
-  return box_pool_backward_cuda<RoiAvgPool>(s, grad_output, input, rois, spatial_scale,
-                                            deterministic);
-}
-
-}  // namespace
-}  // namespace mmdcn
+#include "common/roi_pool/roi_pool_cuda.h"
 
 STABLE_TORCH_LIBRARY_IMPL(mmdcn, CUDA, m) {
-  m.impl("roi_avg_pool", TORCH_BOX(&mmdcn::roi_avg_pool_cuda));
-  m.impl("roi_avg_pool_backward", TORCH_BOX(&mmdcn::roi_avg_pool_backward_cuda));
+  using mmdcn::roi_avg_pool::Op;
+  m.impl("roi_avg_pool", TORCH_BOX(&mmdcn::roi_pool::box_forward<Op>));
+  m.impl("roi_avg_pool_backward", TORCH_BOX(&mmdcn::roi_pool::box_backward<Op>));
 }
