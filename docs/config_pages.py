@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 from pathlib import Path
 
 BASES = """# Bases
@@ -19,7 +20,8 @@ INTRODUCTIONS = {"_base_": BASES, "demo": DEMO}  # of the folders without a READ
 
 def write(root: Path, out: Path) -> None:
     """Write ``out/<folder>.md`` for each folder of ``root/configs``."""
-    out.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(out, ignore_errors=True)  # with pages of folders that are no more
+    out.mkdir(parents=True)
     for folder in sorted(path for path in (root / "configs").iterdir() if path.is_dir()):
         (out / f"{folder.name}.md").write_text(page(root, folder, out), encoding="utf-8")
 

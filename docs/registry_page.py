@@ -4,7 +4,6 @@ import importlib
 import inspect
 import pkgutil
 import sys
-from collections.abc import Iterator
 
 from mmengine.registry import Registry
 
@@ -45,12 +44,10 @@ OTHERS = {
 }
 
 
-def registries() -> Iterator[Registry]:
-    return (value for value in vars(registry).values() if own(value))
-
-
-def own(value: object) -> bool:
-    return isinstance(value, Registry) and value.scope == "mmdcn"
+def registries() -> list[Registry]:
+    """Those of mmdcn, without the parents that the module imports."""
+    values = vars(registry).values()
+    return [v for v in values if isinstance(v, Registry) and v.scope == "mmdcn"]
 
 
 def entries() -> dict[str, list[tuple[str, object, str]]]:
