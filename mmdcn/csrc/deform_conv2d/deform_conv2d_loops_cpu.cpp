@@ -97,8 +97,9 @@ MMDCN_INLINE void sample_impl(const SampledImage<S>& image, const Segment& segme
             w2 = points.weight[2 * points.stride + i], w3 = points.weight[3 * points.stride + i];
     for_chunks<kLanes<S, kBytes>>(
         0, segment.size, [&](auto vectors, auto lanes, int64_t c) __attribute__((always_inline)) {
+          constexpr int kVectors = vectors;
 #pragma GCC unroll 4
-          for (int v = 0; v < vectors; ++v, c += lanes) {
+          for (int v = 0; v < kVectors; ++v, c += lanes) {
             store<lanes>(columns + c,
                          (w0 * load<lanes>(from.at[0] + c) + w1 * load<lanes>(from.at[1] + c)) +
                              (w2 * load<lanes>(from.at[2] + c) + w3 * load<lanes>(from.at[3] + c)));
@@ -152,8 +153,9 @@ MMDCN_INLINE void scatter_impl(T* grad_image, int64_t channels, const Segment& s
       T* const out = grad_image + index * channels + segment.channel;
       for_chunks<kLanes<T, kBytes>>(
           0, segment.size, [&](auto vectors, auto lanes, int64_t c) __attribute__((always_inline)) {
+            constexpr int kVectors = vectors;
 #pragma GCC unroll 4
-            for (int v = 0; v < vectors; ++v, c += lanes) {
+            for (int v = 0; v < kVectors; ++v, c += lanes) {
               store<lanes>(out + c, load<lanes>(out + c) + w * load<lanes>(grad_columns + c));
             }
           });

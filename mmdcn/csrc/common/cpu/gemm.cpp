@@ -13,15 +13,20 @@ namespace {
 template <int N, int kMr, typename T>
 MMDCN_INLINE void store_tile(const Vec<T, N> (&tile)[kMr][2], T* c, int64_t ldc, int64_t m,
                              int64_t n, bool accumulate) {
+  T values[2 * N];
 #pragma GCC unroll 16
   for (int i = 0; i < kMr; ++i) {
     if (i < m) {
       T* out = c + i * ldc;
       if (n == 2 * N) {
-        store<N>(out, accumulate ? load<N>(out) + tile[i][0] : tile[i][0]);
-        store<N>(out + N, accumulate ? load<N>(out + N) + tile[i][1] : tile[i][1]);
+        if (accumulate) {
+          store<N>(out, load<N>(out) + tile[i][0]);
+          store<N>(out + N, load<N>(out + N) + tile[i][1]);
+        } else {
+          store<N>(out, tile[i][0]);
+          store<N>(out + N, tile[i][1]);
+        }
       } else {
-        T values[2 * N];
         store<N>(values, tile[i][0]);
         store<N>(values + N, tile[i][1]);
         for (int64_t j = 0; j < n; ++j) out[j] = accumulate ? out[j] + values[j] : values[j];
