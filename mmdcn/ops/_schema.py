@@ -74,7 +74,8 @@ class Operator:
             argument.name: str(argument.type) for argument in self.forward._schema.arguments
         }
         self.tensors = [n for n in self.names if "Tensor" in arguments[n]]
-        self.pairs = [n for n in self.names if arguments[n] == "List[int]"]
+        # Position and name of the arguments that are pairs of integers.
+        self.pairs = [(i, n) for i, n in enumerate(self.names) if arguments[n] == "List[int]"]
         self.kept = [n for n in self.backward_names if n in arguments]
         self.differentiable = [n for group in self.groups for n in group]
 

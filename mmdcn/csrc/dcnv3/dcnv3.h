@@ -19,7 +19,7 @@ inline Shape make_shape(const Tensor& input, const Tensor& offset, const Tensor&
                                           offset_scale, remove_center, mask_softmax);
   check_like(offset, "offset", input, "input");
   check_like(mask, "mask", input, "input");
-  const int64_t points = groups * s.taps();
+  const int64_t points = product("offset", {2, groups, s.taps()}) / 2;
   check_shape(offset, "offset", {s.batch, s.out_h, s.out_w, 2 * points});
   check_shape(mask, "mask", {s.batch, s.out_h, s.out_w, points});
   return s;
@@ -39,10 +39,10 @@ Tensor forward(const Tensor& input_any, const Tensor& offset_any, const Tensor& 
   const Shape s = make_shape(input_any, offset_any, mask_any, kernel_size, stride, padding,
                              dilation, groups, offset_scale, remove_center, mask_softmax);
   const Device device(input_any);
-  const Tensor input = torch::stable::contiguous(input_any);
-  const Tensor offset = torch::stable::contiguous(offset_any);
-  const Tensor mask = torch::stable::contiguous(mask_any);
-  const Tensor output = torch::stable::new_empty(input, aggregation::output_size(s));
+  const Tensor input = contiguous_tensor(input_any);
+  const Tensor offset = contiguous_tensor(offset_any);
+  const Tensor mask = contiguous_tensor(mask_any);
+  const Tensor output = empty_tensor(input, aggregation::output_size(s));
   dispatch_floating(input.scalar_type(), [&](auto zero) {
     using S = decltype(zero);
     const auto points = make_points(s, offset.const_data_ptr<S>(), mask.const_data_ptr<S>());
@@ -62,15 +62,15 @@ std::tuple<Tensor, Tensor, Tensor> backward(
                              dilation, groups, offset_scale, remove_center, mask_softmax);
   aggregation::check_grad_output(grad_output, s, input_any);
   const Device device(input_any);
-  const Tensor input = torch::stable::contiguous(input_any);
-  const Tensor offset = torch::stable::contiguous(offset_any);
-  const Tensor mask = torch::stable::contiguous(mask_any);
-  const Tensor grad_offset = torch::stable::new_empty(offset, offset.sizes());
-  const Tensor grad_mask = torch::stable::new_empty(mask, mask.sizes());
+  const Tensor input = contiguous_tensor(input_any);
+  const Tensor offset = contiguous_tensor(offset_any);
+  const Tensor mask = contiguous_tensor(mask_any);
+  const Tensor grad_offset = empty_tensor(offset, shape_of(offset));
+  const Tensor grad_mask = empty_tensor(mask, shape_of(mask));
   const Tensor grad_input = dispatch_floating(input.scalar_type(), [&](auto zero) {
     using S = decltype(zero);
     return device.template backward<S>(
-        s, torch::stable::contiguous(grad_output), input,
+        s, contiguous_tensor(grad_output), input,
         make_points(s, offset.const_data_ptr<S>(), mask.const_data_ptr<S>()),
         make_points(s, grad_offset.mutable_data_ptr<S>(), grad_mask.mutable_data_ptr<S>()),
         need_input, deterministic);

@@ -19,9 +19,9 @@ inline Shape make_shape(const Tensor& input, const Tensor& offset_mask,
                                           offset_scale, remove_center, false);
   check_like(offset_mask, "offset_mask", input, "input");
   check_dim(offset_mask, "offset_mask", 4);
-  const int64_t needed = 3 * groups * s.taps();
-  STD_TORCH_CHECK(offset_mask.size(3) >= needed, "offset_mask: expected at least ", needed,
-                  " channels (3 * groups * taps), got ", offset_mask.size(3));
+  const int64_t needed = product("offset_mask", {3, groups, s.taps()});
+  MMDCN_CHECK(offset_mask.size(3) >= needed, "offset_mask: expected at least ", needed,
+              " channels (3 * groups * taps), got ", offset_mask.size(3));
   check_shape(offset_mask, "offset_mask", {s.batch, s.out_h, s.out_w, offset_mask.size(3)});
   return s;
 }
@@ -41,9 +41,9 @@ Tensor forward(const Tensor& input_any, const Tensor& offset_mask_any,
   const Shape s = make_shape(input_any, offset_mask_any, kernel_size, stride, padding, dilation,
                              groups, offset_scale, remove_center);
   const Device device(input_any);
-  const Tensor input = torch::stable::contiguous(input_any);
-  const Tensor offset_mask = torch::stable::contiguous(offset_mask_any);
-  const Tensor output = torch::stable::new_empty(input, aggregation::output_size(s));
+  const Tensor input = contiguous_tensor(input_any);
+  const Tensor offset_mask = contiguous_tensor(offset_mask_any);
+  const Tensor output = empty_tensor(input, aggregation::output_size(s));
   dispatch_floating(input.scalar_type(), [&](auto zero) {
     using S = decltype(zero);
     const auto points = make_points(s, offset_mask.const_data_ptr<S>(), offset_mask.size(3));
@@ -63,15 +63,15 @@ std::tuple<Tensor, Tensor> backward(const Tensor& grad_output, const Tensor& inp
                              groups, offset_scale, remove_center);
   aggregation::check_grad_output(grad_output, s, input_any);
   const Device device(input_any);
-  const Tensor input = torch::stable::contiguous(input_any);
-  const Tensor offset_mask = torch::stable::contiguous(offset_mask_any);
+  const Tensor input = contiguous_tensor(input_any);
+  const Tensor offset_mask = contiguous_tensor(offset_mask_any);
   // Zeros for the surplus channels.
-  const Tensor grad_offset_mask = torch::stable::new_zeros(offset_mask, offset_mask.sizes());
+  const Tensor grad_offset_mask = zero_tensor(offset_mask, shape_of(offset_mask));
   const Tensor grad_input = dispatch_floating(input.scalar_type(), [&](auto zero) {
     using S = decltype(zero);
     const int64_t channels = offset_mask.size(3);
     return device.template backward<S>(
-        s, torch::stable::contiguous(grad_output), input,
+        s, contiguous_tensor(grad_output), input,
         make_points(s, offset_mask.const_data_ptr<S>(), channels),
         make_points(s, grad_offset_mask.mutable_data_ptr<S>(), channels), need_input,
         deterministic);

@@ -48,15 +48,15 @@ inline Shape make_shape(const Tensor& input, const Tensor& offset,
   check_positive(deform_groups, "deform_groups");
   const int64_t channels = input.size(1), out_channels = weight.size(0);
   const int64_t kernel_h = weight.size(2), kernel_w = weight.size(3);
-  STD_TORCH_CHECK(channels > 0 && channels % groups == 0, "groups: expected a divisor of the ",
-                  channels, " input channels, got ", groups);
-  STD_TORCH_CHECK(channels % deform_groups == 0, "deform_groups: expected a divisor of the ",
-                  channels, " input channels, got ", deform_groups);
-  STD_TORCH_CHECK(out_channels > 0 && out_channels % groups == 0,
-                  "weight: expected a positive number of output channels that groups (", groups,
-                  ") divides, got ", out_channels);
-  STD_TORCH_CHECK(kernel_h > 0 && kernel_w > 0, "weight: expected a non-empty kernel, got ",
-                  kernel_h, "x", kernel_w);
+  MMDCN_CHECK(channels > 0 && channels % groups == 0, "groups: expected a divisor of the ",
+              channels, " input channels, got ", groups);
+  MMDCN_CHECK(channels % deform_groups == 0, "deform_groups: expected a divisor of the ", channels,
+              " input channels, got ", deform_groups);
+  MMDCN_CHECK(out_channels > 0 && out_channels % groups == 0,
+              "weight: expected a positive number of output channels that groups (", groups,
+              ") divides, got ", out_channels);
+  MMDCN_CHECK(kernel_h > 0 && kernel_w > 0, "weight: expected a non-empty kernel, got ", kernel_h,
+              "x", kernel_w);
   check_shape(weight, "weight", {out_channels, channels / groups, kernel_h, kernel_w});
   const Shape s{
       sliding_window(input.size(2), input.size(3), kernel_h, kernel_w, stride, padding, dilation),
@@ -65,8 +65,9 @@ inline Shape make_shape(const Tensor& input, const Tensor& offset,
       out_channels,
       groups,
       deform_groups};
-  check_shape(offset, "offset", {s.batch, 2 * s.points(), s.out_h, s.out_w});
-  if (mask) check_shape(*mask, "mask", {s.batch, s.points(), s.out_h, s.out_w});
+  const int64_t points = product("offset", {2, deform_groups, kernel_h, kernel_w}) / 2;
+  check_shape(offset, "offset", {s.batch, 2 * points, s.out_h, s.out_w});
+  if (mask) check_shape(*mask, "mask", {s.batch, points, s.out_h, s.out_w});
   if (bias) check_shape(*bias, "bias", {s.out_channels});
   return s;
 }

@@ -161,13 +161,13 @@ Gradients run_backward(const Shape& s, const Tensor& grad_any, const Tensor& inp
   const ScalarType own = input_any.scalar_type(), type = compute_scalar_type(own);
   const bool channels_last = is_channels_last(input_any);
   const int64_t image_size = s.channels * s.pixels();
-  const Tensor grad_output = torch::stable::contiguous(grad_any);
-  const Tensor offset = torch::stable::contiguous(offset_any);
-  const Tensor weight = torch::stable::contiguous(weight_any);
-  const std::optional<Tensor> mask = contiguous(mask_any);
+  const Tensor grad_output = contiguous_tensor(grad_any);
+  const Tensor offset = contiguous_tensor(offset_any);
+  const Tensor weight = contiguous_tensor(weight_any);
+  const std::optional<Tensor> mask = contiguous_tensor(mask_any);
   Tensor input = input_any;
   if (!channels_last) {
-    const Tensor planes = torch::stable::contiguous(input_any);
+    const Tensor planes = contiguous_tensor(input_any);
     input = empty_image(input_any, {s.batch, s.channels, s.height, s.width}, own, true);
     transpose_batch(planes.const_data_ptr<S>(), s.pixels(), image_size, input.mutable_data_ptr<S>(),
                     s.channels, image_size, s.batch, s.channels, s.pixels());
@@ -180,8 +180,8 @@ Gradients run_backward(const Shape& s, const Tensor& grad_any, const Tensor& inp
     grad_input = empty_image(input_any, {s.batch, s.channels, s.height, s.width}, type, true);
     torch::stable::zero_(grad_input);
   }
-  if (need_offset) grad_offset = torch::stable::empty(offset.sizes(), type);
-  if (need_offset && mask) grad_mask = torch::stable::empty(mask->sizes(), type);
+  if (need_offset) grad_offset = torch::stable::empty(shape_of(offset), type);
+  if (need_offset && mask) grad_mask = torch::stable::empty(shape_of(*mask), type);
   // [group][out channel][tap][channel of group] while it is accumulated.
   const Buffer<T> weight_sums = make_zeros<T>(need_weight ? s.out_channels * s.group_depth() : 0);
   const S* grad_ptr = grad_output.const_data_ptr<S>();
@@ -209,13 +209,13 @@ Gradients run_backward(const Shape& s, const Tensor& grad_any, const Tensor& inp
     grad_input = cast(grad_input, own);
   } else if (need_input) {
     const Tensor sums = grad_input;
-    grad_input = torch::stable::empty(input.sizes(), own);
+    grad_input = torch::stable::empty(shape_of(input), own);
     transpose_batch(sums.const_data_ptr<T>(), s.channels, image_size,
                     grad_input.mutable_data_ptr<S>(), s.pixels(), image_size, s.batch, s.pixels(),
                     s.channels);
   }
   if (need_weight) {
-    grad_weight = torch::stable::empty(weight.sizes(), own);
+    grad_weight = torch::stable::empty(shape_of(weight), own);
     transpose_batch(weight_sums.get(), s.group_channels(), s.group_depth(),
                     grad_weight.mutable_data_ptr<S>(), s.taps(), s.group_depth(), s.out_channels,
                     s.taps(), s.group_channels());

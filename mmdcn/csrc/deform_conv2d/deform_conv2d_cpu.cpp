@@ -95,7 +95,7 @@ struct Forward {
       if (!channels_last) load_band(job);
       const int64_t first = job.first_out * s.out_w, last = job.last_out * s.out_w;
       const int64_t tiles = ceil_div(last - first, tile);
-      torch::stable::parallel_for(0, job.images() * tiles, 1, [&](int64_t begin, int64_t end) {
+      parallel_for(0, job.images() * tiles, 1, [&](int64_t begin, int64_t end) {
         Scratch scratch(s, tile);
         for (int64_t item = begin; item < end; ++item) {
           const int64_t start = first + item % tiles * tile;
@@ -191,10 +191,11 @@ Tensor forward(const Tensor& input_any, const Tensor& offset_any, std::optional<
   const Shape s = make_shape(input_any, offset_any, mask_any, weight_any, bias_any, stride, padding,
                              dilation, groups, deform_groups);
   const bool channels_last = is_channels_last(input_any);
-  const Tensor input = channels_last ? input_any : torch::stable::contiguous(input_any);
-  const Tensor offset = torch::stable::contiguous(offset_any);
-  const Tensor weight = torch::stable::contiguous(weight_any);
-  const std::optional<Tensor> mask = contiguous(mask_any), bias = contiguous(bias_any);
+  const Tensor input = channels_last ? input_any : contiguous_tensor(input_any);
+  const Tensor offset = contiguous_tensor(offset_any);
+  const Tensor weight = contiguous_tensor(weight_any);
+  const std::optional<Tensor> mask = contiguous_tensor(mask_any),
+                              bias = contiguous_tensor(bias_any);
   const Tensor output = empty_image(input, {s.batch, s.out_channels, s.out_h, s.out_w},
                                     input.scalar_type(), channels_last);
   if (s.batch == 0) return output;

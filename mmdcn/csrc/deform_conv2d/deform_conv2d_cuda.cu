@@ -52,17 +52,17 @@ class Chunks {
         s_(s),
         grid_(make_grid(s)),
         channels_last_(is_channels_last(input)),
-        input_(torch::stable::contiguous(input, MemoryFormat::ChannelsLast)),
-        offset_(torch::stable::contiguous(offset)),
-        mask_(contiguous(mask)),
-        weight_(torch::stable::contiguous(weight, MemoryFormat::ChannelsLast)),
+        input_(contiguous_tensor(input, MemoryFormat::ChannelsLast)),
+        offset_(contiguous_tensor(offset)),
+        mask_(contiguous_tensor(mask)),
+        weight_(contiguous_tensor(weight, MemoryFormat::ChannelsLast)),
         group_depth_(s.group_depth()),
         depth_(s.depth()),
         images_(channels_last_ ? 1 : s.batch),
         pixels_(channels_last_ ? s.batch * s.out_pixels() : s.out_pixels()),
         chunk_(std::clamp<int64_t>(kColumnBytes / (depth_ * sizeof(S)), 1,
                                    std::max<int64_t>(pixels_, 1))),
-        columns_(torch::stable::new_empty(input, {chunk_ * depth_})) {}
+        columns_(empty_tensor(input, {chunk_ * depth_})) {}
 
   void forward(const Tensor& output, const std::optional<Tensor>& bias) const {
     for_each_chunk([&](int64_t image, int64_t first, int64_t count) {
@@ -83,7 +83,7 @@ class Chunks {
   void backward(const Tensor& grad_output, const Tensor& grad_input, const Tensor& grad_offset,
                 const Tensor& grad_mask, const Tensor& weight_sums, bool deterministic) const {
     GradientAccumulator<T> accumulator(device_, grad_input, deterministic);
-    const Tensor weight_part = torch::stable::new_empty(weight_, {weight_sums.numel()});
+    const Tensor weight_part = empty_tensor(weight_, {weight_sums.numel()});
     for_each_chunk([&](int64_t image, int64_t first, int64_t count) {
       const Matrices grad = outputs(grad_output, image, first);
       if (weight_sums.numel() > 0) {
@@ -197,7 +197,7 @@ Tensor forward(const Tensor& input, const Tensor& offset, std::optional<Tensor> 
                                     input.scalar_type(), is_channels_last(input));
   dispatch_floating(input.scalar_type(), [&](auto zero) {
     Chunks<decltype(zero)>(device, s, input, offset, mask, weight)
-        .forward(output, contiguous(bias));
+        .forward(output, contiguous_tensor(bias));
   });
   return output;
 }
@@ -217,17 +217,16 @@ Gradients backward(const Tensor& grad_any, const Tensor& input, const Tensor& of
   const ScalarType own = input.scalar_type(), type = compute_scalar_type(own);
   const bool channels_last = is_channels_last(input);
   const MemoryFormat format = channels_last ? MemoryFormat::ChannelsLast : MemoryFormat::Contiguous;
-  const Tensor grad_output = torch::stable::contiguous(grad_any, format);
-  const Tensor none = torch::stable::new_empty(input, {0});
+  const Tensor grad_output = contiguous_tensor(grad_any, format);
+  const Tensor none = empty_tensor(input, {0});
   const auto zeros = [&](bool needed, const Tensor& like) {
     if (!needed) return none;
-    Tensor t = empty_image(like, like.sizes().vec(), type, true);
+    Tensor t = empty_image(like, shape_of(like), type, true);
     return torch::stable::zero_(t);
   };
   const Tensor grad_input = zeros(need_input, input), weight_sums = zeros(need_weight, weight);
-  const Tensor grad_offset = need_offset ? torch::stable::new_empty(offset, offset.sizes()) : none;
-  const Tensor grad_mask =
-      need_offset && mask ? torch::stable::new_empty(*mask, mask->sizes()) : none;
+  const Tensor grad_offset = need_offset ? empty_tensor(offset, shape_of(offset)) : none;
+  const Tensor grad_mask = need_offset && mask ? empty_tensor(*mask, shape_of(*mask)) : none;
   dispatch_floating(own, [&](auto zero) {
     Chunks<decltype(zero)>(device, s, input, offset, mask, weight)
         .backward(grad_output, grad_input, grad_offset, grad_mask, weight_sums, deterministic);
@@ -236,9 +235,8 @@ Gradients backward(const Tensor& grad_any, const Tensor& input, const Tensor& of
   if (need_weight)
     grad_bias =
         cast(torch::stable::sum(grad_output, std::vector<int64_t>{0, 2, 3}, false, type), own);
-  return {need_input ? torch::stable::contiguous(cast(grad_input, own), format) : none, grad_offset,
-          grad_mask, need_weight ? torch::stable::contiguous(cast(weight_sums, own)) : none,
-          grad_bias};
+  return {need_input ? contiguous_tensor(cast(grad_input, own), format) : none, grad_offset,
+          grad_mask, need_weight ? contiguous_tensor(cast(weight_sums, own)) : none, grad_bias};
 }
 
 }  // namespace

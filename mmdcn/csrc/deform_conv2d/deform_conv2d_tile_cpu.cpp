@@ -50,7 +50,7 @@ Panels<E> pack_weight_transposed(const Shape& s, const S* weight) {
   const int64_t taps = s.taps(), channels = s.group_channels(), outs = s.group_out_channels();
   const int64_t depth = s.group_depth(), steps = ceil_div(outs, kDepthStep<E>);
   Panels<E> panels(gemm, s.groups, outs, depth);
-  torch::stable::parallel_for(0, s.groups * steps, 1, [&](int64_t begin, int64_t end) {
+  parallel_for(0, s.groups * steps, 1, [&](int64_t begin, int64_t end) {
     const Buffer<T> step = make_zeros<T>(round_up(depth, gemm.nr));  // [tap][channel]
     for (int64_t item = begin; item < end; ++item) {
       const int64_t g = item / steps, first = item % steps * kDepthStep<E>;

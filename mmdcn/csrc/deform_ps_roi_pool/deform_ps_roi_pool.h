@@ -28,23 +28,24 @@ inline Shape make_shape(const Tensor& input, const Tensor& rois,
   check_positive(output_channels, "output_channels");
   check_positive(group_size, "group_size");
   check_pair(part_size, "part_size", 1);
-  STD_TORCH_CHECK(sample_per_part > 0 && sample_per_part <= roi_pool::kMaxSamplingRatio,
-                  "sample_per_part: expected an integer in [1, ", roi_pool::kMaxSamplingRatio,
-                  "], got ", sample_per_part);
-  STD_TORCH_CHECK(std::isfinite(trans_std), "trans_std: expected a finite number, got ", trans_std);
+  MMDCN_CHECK(sample_per_part > 0 && sample_per_part <= roi_pool::kMaxSamplingRatio,
+              "sample_per_part: expected an integer in [1, ", roi_pool::kMaxSamplingRatio,
+              "], got ", sample_per_part);
+  MMDCN_CHECK(std::isfinite(trans_std), "trans_std: expected a finite number, got ", trans_std);
   Shape s{common, part_size[0], part_size[1], sample_per_part, spatial_scale, trans_std};
   s.out_channels = output_channels;
   s.group_h = s.group_w = group_size;
-  check_shape(input, "input", {s.batch, s.channels(), s.height, s.width});
+  const int64_t channels = product("input", {output_channels, group_size, group_size});
+  check_shape(input, "input", {s.batch, channels, s.height, s.width});
   bool known = false;
   const auto check_classes = [&](const Tensor& tensor, const char* name, int64_t per_class) {
     check_like(tensor, name, input, "input");
     check_dim(tensor, name, 4);
     const int64_t channels = tensor.size(1), classes = channels / per_class;
-    STD_TORCH_CHECK(channels % per_class == 0 && classes > 0 && output_channels % classes == 0,
-                    name, ": expected ", per_class,
-                    " channels per class, in a number of classes that divides output_channels (",
-                    output_channels, "), got ", channels, " channels");
+    MMDCN_CHECK(channels % per_class == 0 && classes > 0 && output_channels % classes == 0, name,
+                ": expected ", per_class,
+                " channels per class, in a number of classes that divides output_channels (",
+                output_channels, "), got ", channels, " channels");
     if (!known) s.offset_groups = classes;
     known = true;
     check_shape(tensor, name, {s.rois, per_class * s.offset_groups, s.part_h, s.part_w});

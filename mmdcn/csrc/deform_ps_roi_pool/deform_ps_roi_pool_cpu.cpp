@@ -80,7 +80,8 @@ Tensor forward(const Tensor& input, const Tensor& rois, std::optional<Tensor> of
                              part_size, sample_per_part, spatial_scale, trans_std);
   return roi_pool::dispatch_compute(input.scalar_type(), [&](auto zero) {
     using T = decltype(zero);
-    return roi_pool::forward<T>(s, input, make_plans<T>(s, RoiTensors<T>(rois, offset, mask)));
+    return roi_pool::forward<T>(
+        s, input, [&] { return make_plans<T>(s, RoiTensors<T>(rois, offset, mask)); });
   });
 }
 

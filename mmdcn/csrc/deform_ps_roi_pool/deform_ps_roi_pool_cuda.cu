@@ -116,7 +116,8 @@ Tensor forward(const Tensor& input, const Tensor& rois, std::optional<Tensor> of
   const Shape s = make_shape(input, rois, offset_any, mask_any, output_size, output_channels,
                              group_size, part_size, sample_per_part, spatial_scale, trans_std);
   const CudaDevice device(input);
-  const std::optional<Tensor> offset = contiguous(offset_any), mask = contiguous(mask_any);
+  const std::optional<Tensor> offset = contiguous_tensor(offset_any),
+                              mask = contiguous_tensor(mask_any);
   return dispatch_floating(input.scalar_type(), [&](auto zero) {
     using S = decltype(zero);
     return roi_pool::forward<S>(device, s, input,
@@ -137,7 +138,8 @@ std::tuple<Tensor, Tensor, Tensor> backward(const Tensor& grad_output, const Ten
                              group_size, part_size, sample_per_part, spatial_scale, trans_std);
   roi_pool::check_grad_output(grad_output, s, input);
   const CudaDevice device(input);
-  const std::optional<Tensor> offset = contiguous(offset_any), mask = contiguous(mask_any);
+  const std::optional<Tensor> offset = contiguous_tensor(offset_any),
+                              mask = contiguous_tensor(mask_any);
   const Tensor grad_offset = empty_like_if(need_offset, offset, input);
   const Tensor grad_mask = empty_like_if(need_offset, mask, input);
   return dispatch_floating(input.scalar_type(), [&](auto zero) {
@@ -148,8 +150,8 @@ std::tuple<Tensor, Tensor, Tensor> backward(const Tensor& grad_output, const Ten
                      s.rois * s.offset_groups * s.parts()};
     const bool need_bins = p.grad_offset || p.grad_mask;
     const Tensor gradients =
-        torch::stable::new_zeros(input, {need_bins ? s.rois * s.offset_groups * s.bins() * 3 : 0},
-                                 compute_scalar_type(input.scalar_type()));
+        zero_tensor(input, {need_bins ? s.rois * s.offset_groups * s.bins() * 3 : 0},
+                    compute_scalar_type(input.scalar_type()));
     if (need_bins) p.op.gradients = static_cast<BinGradient<T>*>(gradients.data_ptr());
     const Tensor grad_input = roi_pool::backward<S>(
         device, s, grad_output, input, roi_pool::checked_rois<T>(device, s, rois), p.op, mask,

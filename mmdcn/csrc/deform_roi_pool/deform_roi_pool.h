@@ -19,10 +19,10 @@ inline Shape make_shape(const Tensor& input, const Tensor& rois,
                         int64_t sampling_ratio, double gamma) {
   const Shape s{roi_pool::make_shape(input, rois, output_size, spatial_scale), spatial_scale, gamma,
                 sampling_ratio};
-  STD_TORCH_CHECK(sampling_ratio >= 0 && sampling_ratio <= roi_pool::kMaxSamplingRatio,
-                  "sampling_ratio: expected an integer in [0, ", roi_pool::kMaxSamplingRatio,
-                  "], got ", sampling_ratio);
-  STD_TORCH_CHECK(std::isfinite(gamma), "gamma: expected a finite number, got ", gamma);
+  MMDCN_CHECK(sampling_ratio >= 0 && sampling_ratio <= roi_pool::kMaxSamplingRatio,
+              "sampling_ratio: expected an integer in [0, ", roi_pool::kMaxSamplingRatio, "], got ",
+              sampling_ratio);
+  MMDCN_CHECK(std::isfinite(gamma), "gamma: expected a finite number, got ", gamma);
   if (offset) {
     check_like(*offset, "offset", input, "input");
     check_shape(*offset, "offset", {s.rois, 2, s.out_h, s.out_w});

@@ -79,7 +79,8 @@ Tensor forward(const Tensor& input, const Tensor& rois, std::optional<Tensor> of
       make_shape(input, rois, offset, mask, output_size, spatial_scale, sampling_ratio, gamma);
   return roi_pool::dispatch_compute(input.scalar_type(), [&](auto zero) {
     using T = decltype(zero);
-    return roi_pool::forward<T>(s, input, make_plans<T>(s, RoiTensors<T>(rois, offset, mask)));
+    return roi_pool::forward<T>(
+        s, input, [&] { return make_plans<T>(s, RoiTensors<T>(rois, offset, mask)); });
   });
 }
 

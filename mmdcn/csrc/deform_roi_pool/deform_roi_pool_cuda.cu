@@ -57,7 +57,8 @@ Tensor forward(const Tensor& input, const Tensor& rois, std::optional<Tensor> of
   const Shape s = make_shape(input, rois, offset_any, mask_any, output_size, spatial_scale,
                              sampling_ratio, gamma);
   const CudaDevice device(input);
-  const std::optional<Tensor> offset = contiguous(offset_any), mask = contiguous(mask_any);
+  const std::optional<Tensor> offset = contiguous_tensor(offset_any),
+                              mask = contiguous_tensor(mask_any);
   return dispatch_floating(input.scalar_type(), [&](auto zero) {
     using S = decltype(zero);
     using T = Compute<S>;
@@ -77,7 +78,8 @@ std::tuple<Tensor, Tensor, Tensor> backward(const Tensor& grad_output, const Ten
                              sampling_ratio, gamma);
   roi_pool::check_grad_output(grad_output, s, input);
   const CudaDevice device(input);
-  const std::optional<Tensor> offset = contiguous(offset_any), mask = contiguous(mask_any);
+  const std::optional<Tensor> offset = contiguous_tensor(offset_any),
+                              mask = contiguous_tensor(mask_any);
   const Tensor grad_offset = empty_like_if(need_offset, offset, input);
   const Tensor grad_mask = empty_like_if(need_offset, mask, input);
   return dispatch_floating(input.scalar_type(), [&](auto zero) {

@@ -13,8 +13,8 @@ struct Op {
     roi_pool::Shape s = roi_pool::make_shape(input, rois, output_size, spatial_scale);
     s.group_h = s.out_h;
     s.group_w = s.out_w;
-    STD_TORCH_CHECK(input.size(1) % s.cells() == 0, "input: expected channels that output_size ",
-                    s.out_h, "x", s.out_w, " divides, got shape ", shape_string(input));
+    MMDCN_CHECK(input.size(1) % s.cells() == 0, "input: expected channels that output_size ",
+                s.out_h, "x", s.out_w, " divides, got shape ", shape_string(input));
     s.out_channels = input.size(1) / s.cells();
     return s;
   }

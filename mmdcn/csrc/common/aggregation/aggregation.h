@@ -27,15 +27,15 @@ inline Shape make_shape(const Tensor& input, const std::vector<int64_t>& kernel_
   check_pair(kernel_size, "kernel_size", 1);
   check_window(stride, padding, dilation);
   check_positive(groups, "groups");
-  STD_TORCH_CHECK(std::isfinite(offset_scale), "offset_scale: expected a finite number, got ",
-                  offset_scale);
-  STD_TORCH_CHECK(!remove_center || (kernel_size[0] % 2 == 1 && kernel_size[1] % 2 == 1 &&
-                                     kernel_size[0] * kernel_size[1] > 1),
-                  "remove_center: expected an odd kernel_size of more than one tap, got ",
-                  shape_string(kernel_size));
+  MMDCN_CHECK(std::isfinite(offset_scale), "offset_scale: expected a finite number, got ",
+              offset_scale);
+  MMDCN_CHECK(!remove_center || (kernel_size[0] % 2 == 1 && kernel_size[1] % 2 == 1 &&
+                                 kernel_size[0] * kernel_size[1] > 1),
+              "remove_center: expected an odd kernel_size of more than one tap, got ",
+              shape_string(kernel_size));
   const int64_t channels = input.size(3);
-  STD_TORCH_CHECK(channels > 0 && channels % groups == 0, "groups: expected a divisor of the ",
-                  channels, " input channels, got ", groups);
+  MMDCN_CHECK(channels > 0 && channels % groups == 0, "groups: expected a divisor of the ",
+              channels, " input channels, got ", groups);
   return {sliding_window(input.size(1), input.size(2), kernel_size[0], kernel_size[1], stride,
                          padding, dilation),
           input.size(0),

@@ -53,7 +53,7 @@ Tensor Cuda::backward(const Shape& s, const Tensor& grad_output, const Tensor& i
   if constexpr (std::is_same_v<S, T>) {
     p.grad_softmax = grad_points.weight;
   } else if (s.softmax) {
-    softmax_buffer = torch::stable::new_empty(grad_input, {p.items * s.taps()});
+    softmax_buffer = empty_tensor(grad_input, {p.items * s.taps()});
     p.grad_softmax = softmax_buffer.template mutable_data_ptr<T>();
   }
   // Vectors as wide as the atomics, which take more time than the loads do.

@@ -79,7 +79,7 @@ struct Backward {
       const int64_t count = grad_input ? s.batch * in_pixels : 0;
       const Buffer<T> sums = make_buffer<T>(count * s.channels);
       run_bands(input, grad_input ? sums.get() : nullptr);
-      torch::stable::parallel_for(0, count, 256, [&](int64_t begin, int64_t end) {
+      parallel_for(0, count, 256, [&](int64_t begin, int64_t end) {
         copy_channels(end - begin, s.channels, sums.get() + begin * s.channels, s.channels,
                       grad_input + begin * s.channels, s.channels);
       });
@@ -122,7 +122,7 @@ struct Backward {
   }
 
   void run_groups(const S* input, S* grad_input) const {
-    torch::stable::parallel_for(0, s.batch * s.groups, 1, [&](int64_t begin, int64_t end) {
+    parallel_for(0, s.batch * s.groups, 1, [&](int64_t begin, int64_t end) {
       Scratch scratch(run * taps);
       const Buffer<S> image = make_buffer<S>(in_pixels * size);
       const Buffer<T> sums = make_buffer<T>(grad_input ? in_pixels * size : 0);
@@ -149,7 +149,7 @@ struct Backward {
     };
     std::vector<std::vector<Stray>> strays(s.batch * count);
     for (int64_t odd = 0; odd < 2; ++odd) {
-      torch::stable::parallel_for(0, s.batch * half, 1, [&](int64_t begin, int64_t end) {
+      parallel_for(0, s.batch * half, 1, [&](int64_t begin, int64_t end) {
         Scratch scratch(run * s.groups * taps);
         for (int64_t item = begin; item < end; ++item) {
           const int64_t n = item / half, index = 2 * (item % half) + odd;
@@ -164,7 +164,7 @@ struct Backward {
       });
     }
     if (!sums) return;
-    torch::stable::parallel_for(0, s.batch * s.groups, 1, [&](int64_t begin, int64_t end) {
+    parallel_for(0, s.batch * s.groups, 1, [&](int64_t begin, int64_t end) {
       Block<T> block(run * taps);
       for (int64_t item = begin; item < end; ++item) {
         const Part p = part(item / s.groups, item % s.groups, 1);
@@ -263,7 +263,7 @@ Tensor Cpu::backward(const Shape& s, const Tensor& grad_output, const Tensor& in
                      const Points<const S>& points, const Points<S>& grad_points, bool need_input,
                      bool /*deterministic*/) const {
   const Tensor grad_input =
-      torch::stable::new_empty(input, need_input ? input.sizes().vec() : std::vector<int64_t>{0});
+      empty_tensor(input, need_input ? shape_of(input) : std::vector<int64_t>{0});
   Backward<S>{s, points, grad_output.const_data_ptr<S>(), grad_points}(
       input.const_data_ptr<S>(), need_input ? grad_input.mutable_data_ptr<S>() : nullptr);
   return grad_input;

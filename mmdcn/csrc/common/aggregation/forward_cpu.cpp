@@ -69,7 +69,7 @@ void Cpu::forward(const Shape& s, const Tensor& input, const Points<const S>& po
   const int64_t per_pixel = s.groups * s.taps(), pixels = s.out_pixels();
   const int64_t block_pixels = std::max<int64_t>(1, kBlockPoints / per_pixel);
   const int64_t blocks = ceil_div(pixels, block_pixels);
-  torch::stable::parallel_for(0, s.batch * blocks, 1, [&](int64_t begin, int64_t end) {
+  parallel_for(0, s.batch * blocks, 1, [&](int64_t begin, int64_t end) {
     Block<Compute<S>> block(block_pixels * per_pixel);
     for (int64_t item = begin; item < end; ++item) {
       const int64_t n = item / blocks, first = item % blocks * block_pixels;

@@ -28,8 +28,8 @@ inline void check_window(const std::vector<int64_t>& stride, const std::vector<i
 inline int64_t window_out_size(int64_t size, int64_t kernel, int64_t stride, int64_t padding,
                                int64_t dilation) {
   const int64_t span = size + 2 * padding - (dilation * (kernel - 1) + 1);
-  STD_TORCH_CHECK(span >= 0, "input: expected a padded size of at least the dilated kernel size ",
-                  dilation * (kernel - 1) + 1, ", got ", size + 2 * padding);
+  MMDCN_CHECK(span >= 0, "input: expected a padded size of at least the dilated kernel size ",
+              dilation * (kernel - 1) + 1, ", got ", size + 2 * padding);
   return span / stride + 1;
 }
 
@@ -39,6 +39,9 @@ inline SlidingWindow sliding_window(int64_t height, int64_t width, int64_t kerne
                                     const std::vector<int64_t>& padding,
                                     const std::vector<int64_t>& dilation) {
   check_map_size(height, width);
+  MMDCN_CHECK(kernel_h <= kMaxSize && kernel_w <= kMaxSize,
+              "weight: expected a kernel of fewer than 2^31 rows and columns, got ", kernel_h, "x",
+              kernel_w);
   return {height,
           width,
           window_out_size(height, kernel_h, stride[0], padding[0], dilation[0]),

@@ -12,9 +12,9 @@ GradientAccumulator<T>::GradientAccumulator(const CudaDevice& device, const Tens
                                             bool deterministic)
     : device_(device), sum_(sum) {
   if (!deterministic || sum.numel() == 0) return;
-  fixed_ = torch::stable::new_zeros(sum, {sum.numel()}, ScalarType::Long);
-  bounds_ = torch::stable::new_zeros(sum, {2}, ScalarType::Long);
-  scale_ = torch::stable::new_zeros(sum, {2}, ScalarType::Double);
+  fixed_ = zero_tensor(sum, {sum.numel()}, ScalarType::Long);
+  bounds_ = zero_tensor(sum, {2}, ScalarType::Long);
+  scale_ = zero_tensor(sum, {2}, ScalarType::Double);
 }
 
 template <typename T>

@@ -42,8 +42,8 @@ class CudaDevice {
 
 // Kernels hold the sizes of single axes in 32 bits.
 inline int32_t to_int32(int64_t size) {
-  STD_TORCH_CHECK(size >= INT32_MIN && size <= INT32_MAX,
-                  "sizes and options: expected numbers below 2^31, got ", size);
+  MMDCN_CHECK(size >= INT32_MIN && size <= INT32_MAX,
+              "sizes and options: expected numbers below 2^31, got ", size);
   return static_cast<int32_t>(size);
 }
 
@@ -55,15 +55,13 @@ T* data_if_any(const Tensor& tensor) {
 
 // Zeros with the sizes of `like`, or an empty tensor.
 inline Tensor zeros_if(bool needed, const Tensor& like, ScalarType type) {
-  return needed ? torch::stable::new_zeros(like, like.sizes(), type)
-                : torch::stable::new_empty(like, {0}, type);
+  return needed ? zero_tensor(like, shape_of(like), type) : empty_tensor(like, {0}, type);
 }
 
 // A tensor like an optional one if that is there and a result is needed, else an empty one of the
 // dtype and device of `other`.
 inline Tensor empty_like_if(bool needed, const std::optional<Tensor>& like, const Tensor& other) {
-  return needed && like ? torch::stable::new_empty(*like, like->sizes())
-                        : torch::stable::new_empty(other, {0});
+  return needed && like ? empty_tensor(*like, shape_of(*like)) : empty_tensor(other, {0});
 }
 
 // Threads for `channels` in vectors of V, at most a warp.

@@ -7,6 +7,7 @@
 #pragma once
 
 #include <algorithm>
+#include <cmath>
 #include <vector>
 
 #include "common/base/dtypes.h"
@@ -85,7 +86,7 @@ class RoiTensors {
     explicit Entries(const std::optional<Tensor>& any) {
       if (!any || any->numel() == 0) return;
       const ScalarType type = sizeof(T) == 8 ? ScalarType::Double : ScalarType::Float;
-      tensor = torch::stable::contiguous(cast(*any, type));
+      tensor = contiguous_tensor(cast(*any, type));
       data = tensor->template const_data_ptr<T>();
       size = tensor->numel() / tensor->size(0);
     }
@@ -101,9 +102,9 @@ std::vector<Plan<T>> make_plans(const Shape& s, const RoiTensors<T>& tensors, co
   std::vector<Plan<T>> plans(s.rois);
   for (int64_t r = 0; r < s.rois; ++r) {
     const T index = tensors.roi(r)[0];
-    STD_TORCH_CHECK(index >= 0 && index < static_cast<T>(s.batch),
-                    "rois: expected batch indices in [0, ", s.batch, "), got ", index, " in row ",
-                    r);
+    MMDCN_CHECK(index >= 0 && index < static_cast<T>(s.batch) && index == std::floor(index),
+                "rois: expected batch indices in [0, ", s.batch, "), whole numbers, got ", index,
+                " in row ", r);
     plans[r].image = static_cast<int64_t>(index);
   }
   constexpr int64_t kBlock = 8;

@@ -13,9 +13,10 @@ MMDCN_HOST_DEVICE bool is_finite(T value) {
   return value - value == T(0);
 }
 
+// NaN becomes `low`.
 template <typename T>
 MMDCN_HOST_DEVICE T clamp_to(T value, T low, T high) {
-  return value < low ? low : value > high ? high : value;
+  return !(value > low) ? low : value > high ? high : value;
 }
 
 // A RoI is a row (batch index, x1, y1, x2, y2). If a coordinate is not finite, it pools to 0.

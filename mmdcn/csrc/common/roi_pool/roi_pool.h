@@ -29,6 +29,18 @@ struct Shape {
 // A larger sampling grid in a bin is surely a mistake.
 constexpr int64_t kMaxSamplingRatio = 1024;
 
+// The largest number up to which a dtype holds all integers, as batch indices are.
+inline int64_t largest_index(ScalarType type) {
+  switch (type) {
+    case ScalarType::BFloat16:
+      return 1 << 8;
+    case ScalarType::Half:
+      return 1 << 11;
+    default:
+      return 1 << 24;
+  }
+}
+
 // The part of the checks that is the same everywhere; out_channels is set to the input's.
 inline Shape make_shape(const Tensor& input, const Tensor& rois,
                         const std::vector<int64_t>& output_size, double spatial_scale) {
@@ -37,17 +49,23 @@ inline Shape make_shape(const Tensor& input, const Tensor& rois,
   check_dim(rois, "rois", 2);
   check_shape(rois, "rois", {rois.size(0), 5});
   check_floating(rois, "rois");
-  STD_TORCH_CHECK(rois.device() == input.device(),
-                  "rois: expected the device of input, got another device");
+  MMDCN_CHECK(rois.device() == input.device(),
+              "rois: expected the device of input, got another device");
   check_pair(output_size, "output_size", 1);
-  STD_TORCH_CHECK(spatial_scale > 0 && std::isfinite(spatial_scale),
-                  "spatial_scale: expected a positive number, got ", spatial_scale);
+  MMDCN_CHECK(spatial_scale > 0 && std::isfinite(spatial_scale),
+              "spatial_scale: expected a positive number, got ", spatial_scale);
   Shape s{input.size(0), input.size(2),  input.size(3), rois.size(0),
           input.size(1), output_size[0], output_size[1]};
-  STD_TORCH_CHECK(s.height > 0 && s.width > 0 && s.out_channels > 0,
-                  "input: expected at least one channel and one pixel, got shape ",
-                  shape_string(input));
+  MMDCN_CHECK(s.height > 0 && s.width > 0 && s.out_channels > 0,
+              "input: expected at least one channel and one pixel, got shape ",
+              shape_string(input));
   check_map_size(s.height, s.width);
+  MMDCN_CHECK(s.bins() <= kMaxSize, "output_size: expected fewer than 2^31 bins, got ", s.out_h,
+              "x", s.out_w);
+  MMDCN_CHECK(s.batch <= largest_index(rois.scalar_type()) + 1, "rois: the dtype ",
+              torch::headeronly::toString(rois.scalar_type()), " holds batch indices up to ",
+              largest_index(rois.scalar_type()), " exactly, and input has ", s.batch,
+              " images; use float32");
   return s;
 }
 

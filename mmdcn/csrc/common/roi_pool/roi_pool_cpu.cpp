@@ -60,7 +60,7 @@ class Items {
         work(Item{strip(i / s_.batch / s_.cells()), i / s_.batch % s_.cells(), i % s_.batch});
       }
     };
-    torch::stable::parallel_for(0, strips() * s_.cells() * s_.batch, 1, run);
+    parallel_for(0, strips() * s_.cells() * s_.batch, 1, run);
   }
 
   const std::vector<int64_t>& rois(const Item& item) const { return rois_of_[item.image]; }
@@ -163,7 +163,7 @@ class AllBins {
   // Calls f(strip, position of the RoI in the output, its bin 0 here, distance of bins).
   template <typename F>
   void for_each_roi(const F& f) const {
-    torch::stable::parallel_for(0, used ? s_.rois : 0, 8, [&](int64_t begin, int64_t end) {
+    parallel_for(0, used ? s_.rois : 0, 8, [&](int64_t begin, int64_t end) {
       for (int64_t r = begin; r < end; ++r) {
         for (int64_t i = 0; i < items_.strips(); ++i) {
           f(items_.strip(i), r * s_.out_channels * s_.bins(), at(i, 0, r), s_.rois * kStrip);
@@ -192,7 +192,7 @@ template <typename T>
 std::vector<T> add_strips(const Shape& s, const Items<T>& items, const T* sums) {
   const int64_t bins = s.bins(), size = s.offset_groups * bins * 3;
   std::vector<T> totals(s.rois * size);
-  torch::stable::parallel_for(0, s.rois, 8, [&](int64_t begin, int64_t end) {
+  parallel_for(0, s.rois, 8, [&](int64_t begin, int64_t end) {
     for (int64_t strip = 0; strip < items.strips(); ++strip) {
       const int64_t group = items.strip(strip).offset_group;
       for (int64_t b = 0; b < bins; ++b) {
@@ -222,10 +222,10 @@ void dispatch_storage(ScalarType type, const F& f) {
 }  // namespace
 
 template <typename T>
-Tensor forward(const Shape& s, const Tensor& input_any, const std::vector<Plan<T>>& plans) {
+void forward(const Shape& s, const Tensor& input_any, const std::vector<Plan<T>>& plans,
+             const Tensor& output) {
   const bool channels_last = is_channels_last(input_any);
-  const Tensor input = channels_last ? input_any : torch::stable::contiguous(input_any);
-  Tensor output = torch::stable::new_empty(input, {s.rois, s.out_channels, s.out_h, s.out_w});
+  const Tensor input = channels_last ? input_any : contiguous_tensor(input_any);
   const Items<T> items(s, plans);
   const StripLayout layout(s, channels_last);
   const AllBins<T> all_bins(s, items);
@@ -257,16 +257,20 @@ Tensor forward(const Shape& s, const Tensor& input_any, const std::vector<Plan<T
       store_bins(s, strip, values, ld, output_ptr + at);
     });
   });
-  return output;
 }
 
 template <typename T>
 Gradients<T> backward(const Shape& s, const Tensor& grad_any, const Tensor& input_any,
                       const std::vector<Plan<T>>& plans, bool need_input, bool need_bins) {
   const bool channels_last = is_channels_last(input_any);
-  const Tensor input = channels_last ? input_any : torch::stable::contiguous(input_any);
-  const Tensor grad_output = torch::stable::contiguous(grad_any);
+  const Tensor input = channels_last ? input_any : contiguous_tensor(input_any);
+  const Tensor grad_output = contiguous_tensor(grad_any);
   const ScalarType type = input.scalar_type();
+  if (s.rois == 0) {  // which may have any number of bins
+    const Tensor zeros =
+        need_input ? zero_tensor(input, shape_of(input), type) : empty_tensor(input, {0});
+    return {zeros, {}};
+  }
   const Items<T> items(s, plans);
   const StripLayout layout(s, channels_last);
   const AllBins<T> all_bins(s, items);
@@ -274,7 +278,7 @@ Gradients<T> backward(const Shape& s, const Tensor& grad_any, const Tensor& inpu
   Gradients<T> grads;
   grads.input = need_input ? empty_image(input, {s.batch, s.channels(), s.height, s.width}, type,
                                          channels_last)
-                           : torch::stable::new_empty(input, {0});
+                           : empty_tensor(input, {0});
   // [strip][bin][RoI][3]
   const Buffer<T> sums = make_buffer<T>(need_bins ? items.strips() * s.bins() * s.rois * 3 : 0);
 
@@ -324,9 +328,10 @@ Gradients<T> backward(const Shape& s, const Tensor& grad_any, const Tensor& inpu
   return grads;
 }
 
-#define MMDCN_INSTANTIATE(T)                                                            \
-  template Tensor forward<T>(const Shape&, const Tensor&, const std::vector<Plan<T>>&); \
-  template Gradients<T> backward<T>(const Shape&, const Tensor&, const Tensor&,         \
+#define MMDCN_INSTANTIATE(T)                                                         \
+  template void forward<T>(const Shape&, const Tensor&, const std::vector<Plan<T>>&, \
+                           const Tensor&);                                           \
+  template Gradients<T> backward<T>(const Shape&, const Tensor&, const Tensor&,      \
                                     const std::vector<Plan<T>>&, bool, bool);
 MMDCN_INSTANTIATE(float)
 MMDCN_INSTANTIATE(double)

@@ -17,7 +17,16 @@ struct Gradients {
 
 // T is the type of computation; input and output have the storage type of `input`.
 template <typename T>
-Tensor forward(const Shape& s, const Tensor& input, const std::vector<Plan<T>>& plans);
+void forward(const Shape& s, const Tensor& input, const std::vector<Plan<T>>& plans,
+             const Tensor& output);
+
+// Calls make_plans() only when there is memory for the output: the plans need much, too.
+template <typename T, typename F>
+Tensor forward(const Shape& s, const Tensor& input, const F& make_plans) {
+  const Tensor output = empty_tensor(input, {s.rois, s.out_channels, s.out_h, s.out_w});
+  if (s.rois > 0) forward<T>(s, input, make_plans(), output);
+  return output;
+}
 
 template <typename T>
 Gradients<T> backward(const Shape& s, const Tensor& grad_output, const Tensor& input,
@@ -37,7 +46,7 @@ Tensor box_forward(const Tensor& input, const Tensor& rois, std::vector<int64_t>
   const Shape s = Op::make_shape(input, rois, output_size, spatial_scale);
   return dispatch_compute(input.scalar_type(), [&](auto zero) {
     using T = decltype(zero);
-    return forward<T>(s, input, make_box_plans<Op, T>(s, rois, spatial_scale));
+    return forward<T>(s, input, [&] { return make_box_plans<Op, T>(s, rois, spatial_scale); });
   });
 }
 

@@ -39,7 +39,7 @@ inline Tensor bins_view(const Tensor& t) {
 template <typename T>
 Tensor checked_rois(const CudaDevice& device, const Shape& s, const Tensor& rois) {
   const ScalarType type = sizeof(T) == 8 ? ScalarType::Double : ScalarType::Float;
-  const Tensor result = torch::stable::contiguous(cast(rois, type));
+  const Tensor result = contiguous_tensor(cast(rois, type));
   device.launch(check_kernel<T>,
                 CheckParams<T>{result.const_data_ptr<T>(), s.rois, to_int32(s.batch)}, s.rois, 0);
   return result;
@@ -48,8 +48,8 @@ Tensor checked_rois(const CudaDevice& device, const Shape& s, const Tensor& rois
 template <typename S, typename Op>
 Tensor forward(const CudaDevice& device, const Shape& s, const Tensor& input, const Tensor& rois,
                const Op& op) {
-  const Tensor cells = torch::stable::contiguous(cells_view(input, s));
-  const Tensor pooled = torch::stable::new_empty(input, {s.rois, s.out_h, s.out_w, s.out_channels});
+  const Tensor cells = contiguous_tensor(cells_view(input, s));
+  const Tensor pooled = empty_tensor(input, {s.rois, s.out_h, s.out_w, s.out_channels});
   ForwardParams<S, Op> p{make_grid(s), op, cells.const_data_ptr<S>(),
                          rois.const_data_ptr<Compute<S>>(), pooled.mutable_data_ptr<S>()};
   constexpr int kVector = 16 / sizeof(S);
@@ -60,7 +60,7 @@ Tensor forward(const CudaDevice& device, const Shape& s, const Tensor& input, co
   p.items = s.rois * s.bins() * s.offset_groups * p.chunks;
   device.launch(vectors ? forward_kernel<S, kVector, Op> : forward_kernel<S, 1, Op>, p, p.items,
                 p.log_team_size);
-  Tensor output = torch::stable::new_empty(input, {s.rois, s.out_channels, s.out_h, s.out_w});
+  Tensor output = empty_tensor(input, {s.rois, s.out_channels, s.out_h, s.out_w});
   Tensor output_bins = bins_view(output);
   torch::stable::copy_(output_bins, pooled);
   return output;
@@ -74,8 +74,8 @@ Tensor backward(const CudaDevice& device, const Shape& s, const Tensor& grad_out
                 const std::optional<Tensor>& factor, bool need_input, bool need_bins,
                 bool deterministic) {
   using T = Compute<S>;
-  const Tensor cells = torch::stable::contiguous(cells_view(input, s));
-  const Tensor grad = torch::stable::contiguous(bins_view(grad_output));
+  const Tensor cells = contiguous_tensor(cells_view(input, s));
+  const Tensor grad = contiguous_tensor(bins_view(grad_output));
   const Tensor sums = zeros_if(need_input, cells, compute_scalar_type(input.scalar_type()));
   BackwardParams<S, Op> p{make_grid(s), op, grad.const_data_ptr<S>(), cells.const_data_ptr<S>(),
                           rois.const_data_ptr<T>()};
@@ -104,7 +104,7 @@ Tensor backward(const CudaDevice& device, const Shape& s, const Tensor& grad_out
   } else {
     accumulator.template run<S>({grad_bound}, summands, add);
   }
-  if (!need_input) return torch::stable::new_empty(input, {0});
+  if (!need_input) return empty_tensor(input, {0});
   Tensor grad_input = empty_image(input, {s.batch, s.channels(), s.height, s.width},
                                   input.scalar_type(), is_channels_last(input));
   Tensor grad_cells = cells_view(grad_input, s);

@@ -69,7 +69,9 @@ struct SampledAxis {
 // The image of a RoI, or -1: the kernels leave out a RoI whose image does not exist.
 template <typename T>
 __device__ int32_t image_of(const T* roi, int32_t batch) {
-  return roi[0] >= T(0) && roi[0] < static_cast<T>(batch) ? static_cast<int32_t>(roi[0]) : -1;
+  if (!(roi[0] >= T(0) && roi[0] < static_cast<T>(batch))) return -1;
+  const int32_t image = static_cast<int32_t>(roi[0]);
+  return static_cast<T>(image) == roi[0] ? image : -1;
 }
 
 template <typename T>
