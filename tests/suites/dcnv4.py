@@ -55,11 +55,18 @@ class DCNv4(AggregationSuite):
     def random_config(self, draw):
         return {**super().random_config(draw), "surplus": draw(st.integers(0, 7))}
 
-    def offsets(self, args):
+    def parts(self, args):
+        """Views of the offsets and of the weights of each group."""
         kh, kw = pair(args["kernel_size"])
         groups, taps = args["groups"], kh * kw - args["remove_center"]
         own = args["offset_mask"][..., : 3 * groups * taps].unflatten(-1, (groups, 3 * taps))
-        return own[..., : 2 * taps].unflatten(-1, (taps, 2))
+        return own[..., : 2 * taps].unflatten(-1, (taps, 2)), own[..., 2 * taps :]
+
+    def offsets(self, args):
+        return self.parts(args)[0]
+
+    def masks(self, args):
+        return self.parts(args)[1]
 
 
 SUITES = [DCNv4]

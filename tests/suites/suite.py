@@ -68,6 +68,10 @@ class Suite:
         """View of the offsets with the coordinate pair in the last dimension, if there are any."""
         raise NotImplementedError
 
+    def masks(self, args: Arguments) -> Tensor | None:
+        """View of the factors of the samples, if there are any."""
+        return args.get("mask")
+
     def flops(self, args: Arguments, output: Tensor) -> tuple[int, int]:
         """FLOPs of the forward, and of the backward with all gradients."""
         raise NotImplementedError

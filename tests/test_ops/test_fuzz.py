@@ -108,15 +108,20 @@ def test_calls(suite, part):
         if refusal is None and not is_small(operator, args):
             continue
         actual, error = outcome(operator.forward, args)
-        on_meta = any(isinstance(a, Tensor) and a.device.type == "meta" for a in args)
         if refusal is not None:
             assert error is not None, (seed, args, refusal)
             continue
+        if any(isinstance(a, Tensor) and a.device.type == "meta" for a in args):
+            assert error is None, (seed, args, error)
+            continue
+        if max((a for a in args if isinstance(a, int)), default=0) > 100:
+            continue  # a grid of samples on which the reference would spend minutes
         expected, problem = outcome(operator.reference, args)
         assert (error is None) == (problem is None), (seed, args, error, problem)
-        if error is None and not on_meta:
+        if error is None:
             computed += 1
             tolerance = suite.tolerance.get(actual.dtype)
+            assert torch.equal(actual.isfinite(), expected.isfinite()), (seed, args)
             if tolerance and expected.isfinite().all():
                 assert_close({"": actual}, {"": expected}, tolerance)
     assert computed > CASES // 60

@@ -1,5 +1,6 @@
 """Every operator: its numbers."""
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
@@ -79,3 +80,17 @@ def test_offsets_that_are_not_finite_count_as_far_outside(suite, implementation)
 
 def test_pixels_that_no_point_touches_do_not_matter(suite, implementation):
     checks.untouched_pixels(suite, implementation)
+
+
+@NATIVE_ONLY
+def test_masks_that_are_not_numbers(suite):
+    """The same elements of all results are NaN."""
+    args = suite.make(**suite.large)
+    masks = suite.masks(args)
+    if masks is None:
+        return
+    masks[torch.from_numpy(np.random.default_rng(4).random(masks.shape) < 0.01)] = float("nan")
+    actual, expected = suite.run(suite.function, args), suite.run(suite.reference, args)
+    assert expected["output"].isnan().any() and not expected["output"].isnan().all()
+    for name, value in actual.items():
+        assert torch.equal(value.isnan(), expected[name].isnan()), name

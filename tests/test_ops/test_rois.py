@@ -18,7 +18,7 @@ pytestmark = pytest.mark.suites.with_args(RoiSuite)
 BAD_NUMBERS = [float("nan"), float("inf"), -float("inf")]
 
 
-@pytest.mark.parametrize("index", [-1.0, 3.0, 1e9, *BAD_NUMBERS])
+@pytest.mark.parametrize("index", [-1.0, 3.0, 1e9, 1.5, *BAD_NUMBERS])
 def test_batch_index_out_of_range(suite, implementation, index):
     args = suite.make(batch=3, rois=4)
     args["rois"][2, 0] = index
@@ -114,3 +114,34 @@ def test_rois_have_no_gradient(suite, implementation):
     args["input"].requires_grad_()
     implementation(**args).sum().backward()
     assert args["rois"].grad is None and args["input"].grad.any()
+
+
+@pytest.mark.parametrize(
+    ("dtype", "images"), [(torch.bfloat16, 257), (torch.float16, 2049)], ids=str
+)
+def test_batch_indices_that_a_dtype_cannot_hold(suite, implementation, dtype, images):
+    args = suite.make(batch=1, rois=2, size=(3, 3))
+    args["rois"] = args["rois"].to(dtype)
+    args["input"] = args["input"].expand(images, -1, -1, -1)
+    args["rois"][1, 0] = images - 1
+    implementation(**args)
+    args["input"] = args["input"][:1].expand(images + 1, -1, -1, -1)
+    message = f"rois: .* holds batch indices up to {images - 1} exactly, and input has {images + 1}"
+    with pytest.raises(ERRORS, match=message):
+        implementation(**args)
+
+
+@pytest.mark.parametrize("size", [10**5, (1, 2**31 - 1)])
+def test_no_rois_and_many_bins(suite, implementation, size):
+    args = suite.without_rois(suite.make(batch=2, rois=4))
+    if suite.name == "ps_roi_pool" or args.get("offset") is not None:
+        args = {k: None if k in ("offset", "mask") else v for k, v in args.items()}
+    if suite.name == "ps_roi_pool":
+        return  # bins need channels
+    result = suite.run(
+        implementation,
+        {**args, "output_size": size, "part_size": 1}
+        if "part_size" in args
+        else {**args, "output_size": size},
+    )
+    assert result["output"].numel() == 0 and not result["input"].any()

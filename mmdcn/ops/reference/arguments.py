@@ -14,6 +14,9 @@ from torch import Tensor
 # One integer for both axes, or (vertical, horizontal).
 IntPair = int | Sequence[int]
 
+# Of a number of pixels, taps, groups and the like. Kernels rely on it.
+MAX_SIZE = 2**31 - 1
+
 FLOATING = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 
 
@@ -40,6 +43,15 @@ def _integer(value) -> int:
 def check_pair(value: Sequence[int], name: str, minimum: int) -> None:
     if len(value) != 2 or value[0] < minimum or value[1] < minimum:
         raise ValueError(f"{name}: expected two integers >= {minimum}, got {tuple(value)}")
+    if max(value) > MAX_SIZE:
+        raise ValueError(f"{name}: expected integers below 2^31, got {tuple(value)}")
+
+
+def check_positive(value: int, name: str) -> None:
+    if value <= 0:
+        raise ValueError(f"{name}: expected a positive number, got {value}")
+    if value > MAX_SIZE:
+        raise ValueError(f"{name}: expected a number below 2^31, got {value}")
 
 
 def check_dim(tensor: Tensor, name: str, dim: int) -> None:
@@ -52,6 +64,12 @@ def check_dim(tensor: Tensor, name: str, dim: int) -> None:
 def check_pixels(height: int, width: int) -> None:
     if height <= 0 or width <= 0:
         raise ValueError(f"input: expected at least one pixel, got {height}x{width}")
+    # float32 holds positions up to 2^24 exactly, and kernels index a map with 32 bits.
+    if max(height, width) > 2**24 or height * width >= 2**30:
+        raise ValueError(
+            "input: expected at most 2^24 rows and columns and fewer than 2^30 pixels in an "
+            f"image, got {height}x{width}"
+        )
 
 
 def check_shape(tensor: Tensor, name: str, shape: tuple[int, ...]) -> None:
@@ -78,8 +96,7 @@ def check_like(tensor: Tensor, name: str, first: Tensor, first_name: str) -> Non
 
 
 def check_divisor(value: int, name: str, total: int, what: str) -> None:
-    if value <= 0:
-        raise ValueError(f"{name}: expected a positive number, got {value}")
+    check_positive(value, name)
     if total <= 0 or total % value:
         raise ValueError(f"{name}: expected a divisor of the {total} {what}, got {value}")
 

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from .arguments import (
+    MAX_SIZE,
     IntPair,
     check_dim,
     check_divisor,
@@ -127,6 +128,10 @@ def output_shape(
         raise ValueError(f"weight: expected a non-empty kernel, got {kh}x{kw}")
     check_shape(weight, "weight", (out_channels, channels // groups, kh, kw))
     check_pixels(height, width)
+    if max(kh, kw) > MAX_SIZE:
+        raise ValueError(
+            f"weight: expected a kernel of fewer than 2^31 rows and columns, got {kh}x{kw}"
+        )
     out_h = conv_out_size(height, kh, stride[0], padding[0], dilation[0])
     out_w = conv_out_size(width, kw, stride[1], padding[1], dilation[1])
     points = deform_groups * kh * kw

@@ -7,7 +7,15 @@ import math
 import torch
 from torch import Tensor
 
-from .arguments import IntPair, check_dim, check_like, check_pair, check_shape, pair
+from .arguments import (
+    IntPair,
+    check_dim,
+    check_like,
+    check_pair,
+    check_positive,
+    check_shape,
+    pair,
+)
 from .autocast import cast_once
 from .rois import MAX_SAMPLING_RATIO, check_rois, clamped_sample, round_half_away, split_rois
 
@@ -97,8 +105,7 @@ def deform_ps_roi_pool(
 
 def default_channels(input: Tensor, group_size: int) -> int:
     """Number of output channels that follows from ``input``."""
-    if group_size <= 0:
-        raise ValueError(f"group_size: expected a positive number, got {group_size}")
+    check_positive(group_size, "group_size")
     if input.dim() != 4 or input.shape[1] % group_size**2:
         raise ValueError(
             f"input: expected a 4-dimensional tensor with channels that group_size "
@@ -114,8 +121,7 @@ def output_shape(
     """Shape of the output; raises ValueError for arguments that do not fit."""
     check_rois(input, rois, output_size, spatial_scale)
     for value, name in ((output_channels, "output_channels"), (group_size, "group_size")):
-        if value <= 0:
-            raise ValueError(f"{name}: expected a positive number, got {value}")
+        check_positive(value, name)
     check_pair(part_size, "part_size", 1)
     if not 0 < sample_per_part <= MAX_SAMPLING_RATIO:
         raise ValueError(

@@ -8,10 +8,20 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from .arguments import check_dim, check_floating, check_like, check_pair, check_pixels, check_shape
+from .arguments import (
+    MAX_SIZE,
+    check_dim,
+    check_floating,
+    check_like,
+    check_pair,
+    check_pixels,
+    check_shape,
+)
 from .sampling import compute_dtype
 
 MAX_SAMPLING_RATIO = 1024
+# Up to these, the dtypes of RoIs hold all integers.
+_LARGEST_INDEX = {torch.bfloat16: 2**8, torch.float16: 2**11}
 
 
 def check_rois(
@@ -33,6 +43,14 @@ def check_rois(
     if not (math.isfinite(spatial_scale) and spatial_scale > 0):
         raise ValueError(f"spatial_scale: expected a positive number, got {spatial_scale}")
     check_pixels(*input.shape[2:])
+    if output_size[0] * output_size[1] > MAX_SIZE:
+        raise ValueError(f"output_size: expected fewer than 2^31 bins, got {tuple(output_size)}")
+    largest = _LARGEST_INDEX.get(rois.dtype, 2**24)
+    if input.shape[0] > largest + 1:
+        raise ValueError(
+            f"rois: {rois.dtype} holds batch indices up to {largest} exactly, and input has "
+            f"{input.shape[0]} images; use torch.float32"
+        )
     if input.shape[1] <= 0:
         raise ValueError(f"input: expected at least one channel, got shape {tuple(input.shape)}")
 
@@ -52,12 +70,12 @@ def split_rois(input: Tensor, rois: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """
     rois = rois.detach().to(compute_dtype(input.dtype))
     index, corners = rois[:, 0], rois[:, 1:]
-    bad = ~((index >= 0) & (index < input.shape[0]))
+    bad = ~((index >= 0) & (index < input.shape[0]) & (index == index.floor()))
     if bad.any():
         row = int(bad.nonzero()[0])
         raise ValueError(
-            f"rois: expected batch indices in [0, {input.shape[0]}), got {index[row].item()} in "
-            f"row {row}"
+            f"rois: expected batch indices in [0, {input.shape[0]}), whole numbers, got "
+            f"{index[row].item()} in row {row}"
         )
     finite = corners.isfinite().all(1)
     return index.long(), corners.where(finite[:, None], 0.0), finite

@@ -104,7 +104,9 @@ MMDCN_INLINE void point_gradients_impl(int64_t count, T scale, const T* __restri
   for (int64_t j = 0; j < count; ++j) {
     const T d0 = dots[4 * j], d1 = dots[4 * j + 1], d2 = dots[4 * j + 2], d3 = dots[4 * j + 3];
     const T ly = value[kLy * stride + j], lx = value[kLx * stride + j];
-    const T w = value[kTapWeight * stride + j] * scale;
+    // A point outside has no derivative, even if its weight is NaN.
+    const T touched = std::abs(d0) + std::abs(d1) + std::abs(d2) + std::abs(d3);
+    const T w = touched == T(0) ? T(0) : value[kTapWeight * stride + j] * scale;
     const T hy = T(1) - ly, hx = T(1) - lx;
     grad_offset[2 * j] = w * bilinear_grad_x(ly, d0, d1, d2, d3);
     grad_offset[2 * j + 1] = w * bilinear_grad_y(lx, d0, d1, d2, d3);

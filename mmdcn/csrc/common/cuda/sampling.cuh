@@ -97,8 +97,9 @@ __device__ PointGradient<T> point_gradient(const Team& team, const S* input,
     }
   }
   PointGradient<T> result;
-  result.y = p.weight * bilinear_grad_y(p.lx, dots[0], dots[1], dots[2], dots[3]);
-  result.x = p.weight * bilinear_grad_x(p.ly, dots[0], dots[1], dots[2], dots[3]);
+  const T weight = p.inside ? p.weight : T(0);  // even if it is NaN
+  result.y = weight * bilinear_grad_y(p.lx, dots[0], dots[1], dots[2], dots[3]);
+  result.x = weight * bilinear_grad_x(p.ly, dots[0], dots[1], dots[2], dots[3]);
   result.weight = T(0);
 #pragma unroll
   for (int i = 0; i < 4; ++i) result.weight += p.corner(i) * dots[i];
