@@ -17,7 +17,14 @@ from .arguments import (
     pair,
 )
 from .autocast import cast_once
-from .rois import MAX_SAMPLING_RATIO, check_rois, clamped_sample, round_half_away, split_rois
+from .rois import (
+    MAX_SAMPLING_RATIO,
+    check_rois,
+    clamped_sample,
+    pooled_from_nothing,
+    round_half_away,
+    split_rois,
+)
 
 __all__ = ["deform_ps_roi_pool"]
 
@@ -41,10 +48,12 @@ def deform_ps_roi_pool(
     part_h, part_w = part_size = pair(output_size if part_size is None else part_size, "part_size")
     if output_channels is None:
         output_channels = default_channels(input, group_size)
-    output_shape(
+    shape = output_shape(
         input, rois, offset, mask, output_size, output_channels, group_size, part_size,
         sample_per_part, spatial_scale, trans_std,
     )  # fmt: skip
+    if rois.shape[0] == 0:
+        return pooled_from_nothing(shape, input, offset, mask)
     classes = _number_of_classes(offset, mask)
     index, corners, finite = split_rois(input, rois)
     dtype, device = corners.dtype, input.device

@@ -14,6 +14,7 @@ from .rois import (
     check_optional,
     check_rois,
     clamped_sample,
+    pooled_from_nothing,
     split_rois,
 )
 
@@ -33,7 +34,11 @@ def deform_roi_pool(
 ) -> Tensor:
     """See :func:`mmdcn.ops.deform_roi_pool`."""
     ph, pw = output_size = pair(output_size, "output_size")
-    output_shape(input, rois, offset, mask, output_size, spatial_scale, sampling_ratio, gamma)
+    shape = output_shape(
+        input, rois, offset, mask, output_size, spatial_scale, sampling_ratio, gamma
+    )
+    if rois.shape[0] == 0:
+        return pooled_from_nothing(shape, input, offset, mask)
     index, corners, finite = split_rois(input, rois)
     dtype, size = corners.dtype, input.shape[2:]
     channels = input.shape[1]

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from .arguments import IntPair, pair
 from .autocast import cast_once
-from .rois import bin_pixels, box_means, check_rois, rounded, split_rois
+from .rois import bin_pixels, box_means, check_rois, pooled_from_nothing, rounded, split_rois
 
 __all__ = ["ps_roi_pool"]
 
@@ -18,7 +18,10 @@ def ps_roi_pool(
 ) -> Tensor:
     """See :func:`mmdcn.ops.ps_roi_pool`."""
     ph, pw = output_size = pair(output_size, "output_size")
-    _, channels, *_ = output_shape(input, rois, output_size, spatial_scale)
+    shape = output_shape(input, rois, output_size, spatial_scale)
+    if rois.shape[0] == 0:
+        return pooled_from_nothing(shape, input)
+    channels = shape[1]
     index, corners, finite = split_rois(input, rois)
     batch, _, height, width = input.shape
     x1, y1, x2, y2 = rounded(corners * spatial_scale).unbind(1)

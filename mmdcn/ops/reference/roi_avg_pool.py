@@ -6,7 +6,7 @@ from torch import Tensor
 
 from .arguments import IntPair, pair
 from .autocast import cast_once
-from .rois import bin_pixels, box_means, check_rois, rounded, split_rois
+from .rois import bin_pixels, box_means, check_rois, pooled_from_nothing, rounded, split_rois
 
 __all__ = ["roi_avg_pool"]
 
@@ -17,7 +17,9 @@ def roi_avg_pool(
 ) -> Tensor:
     """See :func:`mmdcn.ops.roi_avg_pool`."""
     ph, pw = output_size = pair(output_size, "output_size")
-    output_shape(input, rois, output_size, spatial_scale)
+    shape = output_shape(input, rois, output_size, spatial_scale)
+    if rois.shape[0] == 0:
+        return pooled_from_nothing(shape, input)
     index, corners, finite = split_rois(input, rois)
     height, width = input.shape[2:]
     x1, y1, x2, y2 = rounded(corners * spatial_scale).unbind(1)

@@ -74,11 +74,17 @@ def split_rois(input: Tensor, rois: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     if bad.any():
         row = int(bad.nonzero()[0])
         raise ValueError(
-            f"rois: expected batch indices in [0, {input.shape[0]}), whole numbers, got "
+            f"rois: expected batch indices in [0, {input.shape[0]}), got "
             f"{index[row].item()} in row {row}"
         )
     finite = corners.isfinite().all(1)
     return index.long(), corners.where(finite[:, None], 0.0), finite
+
+
+def pooled_from_nothing(shape: Sequence[int], *tensors: Tensor | None) -> Tensor:
+    """The output of no RoIs, in the graph of the given tensors; it may have any number of bins."""
+    nothing = [tensor.flatten()[:0] for tensor in tensors if tensor is not None]
+    return torch.cat(nothing).view(*shape)
 
 
 def clamped_sample(rows: Tensor, base: Tensor, y: Tensor, x: Tensor, size) -> Tensor:

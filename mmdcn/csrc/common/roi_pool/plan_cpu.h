@@ -103,7 +103,7 @@ std::vector<Plan<T>> make_plans(const Shape& s, const RoiTensors<T>& tensors, co
   for (int64_t r = 0; r < s.rois; ++r) {
     const T index = tensors.roi(r)[0];
     MMDCN_CHECK(index >= 0 && index < static_cast<T>(s.batch) && index == std::floor(index),
-                "rois: expected batch indices in [0, ", s.batch, "), whole numbers, got ", index,
+                "rois: expected batch indices in [0, ", s.batch, "), got ", index,
                 " in row ", r);
     plans[r].image = static_cast<int64_t>(index);
   }
