@@ -1,25 +1,16 @@
-"""Build of mmdcn: the native operator library and OpenMMLab's ``.mim`` folder.
+"""Build of mmdcn: the native operator libraries and OpenMMLab's ``.mim`` folder.
 
-Everything static stands in ``pyproject.toml``; this file holds what needs code.
+Everything static stands in ``pyproject.toml``; this file holds what needs code. The environment
+variables, more about which in docs/install.md and docs/cuda.md:
 
-``MMDCN_BUILD_EXT`` says what happens to the native library:
-    unset  build it; without a working compiler or torch >= 2.10, warn and install pure Python,
-           which runs the slow reference operators
-    1      build it; a failure is an error
-    0      do not build it
-
-``FORCE_CUDA`` says what happens to the CUDA library:
-    unset  build it where torch has CUDA and nvcc is found, for the GPUs of this machine; without
-           one only if ``TORCH_CUDA_ARCH_LIST`` is set
-    1      build it, for all architectures; torch may be without CUDA, and no GPU is needed
-    0      do not build it
-``TORCH_CUDA_ARCH_LIST`` chooses the GPU architectures instead, as everywhere in PyTorch.
-
-``MMDCN_SANITIZE=address,undefined`` instruments the library for ``make sanitize``.
+MMDCN_BUILD_EXT  unset: build the libraries, or warn and install pure Python; 1: a failure is an
+                 error; 0: do not build them
+FORCE_CUDA       unset: build the one for CUDA where torch has CUDA, nvcc is found, and there is a
+                 GPU or TORCH_CUDA_ARCH_LIST; 1: build it without these, too; 0: do not build it
+MMDCN_SANITIZE   address,undefined for instance: what ``make sanitize`` watches for
 """
 
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -27,292 +18,210 @@ from pathlib import Path
 
 import setuptools
 from setuptools.command.build_ext import build_ext
-from setuptools.command.build_py import build_py
 
 if int(setuptools.__version__.split(".")[0]) < 77:
     raise SystemExit(
         f"error: mmdcn needs setuptools >= 77 to build, found {setuptools.__version__}: "
         'pip install "setuptools>=77,<81" (mmengine needs < 81)'
     )
-from setuptools.command.bdist_wheel import bdist_wheel  # noqa: E402
+from setuptools.command.bdist_wheel import bdist_wheel  # noqa: E402 (old ones do not have it)
 
 ROOT = Path(__file__).resolve().parent
-PACKAGE = "mmdcn"
-CSRC = Path(PACKAGE, "csrc")
+PACKAGE = ROOT / "mmdcn"
+BUILD = ROOT / "build"
 BUILD_EXT = os.environ.get("MMDCN_BUILD_EXT", "auto").strip().lower()
+FORCE_CUDA = os.environ.get("FORCE_CUDA", "").strip()
 
-MIN_TORCH = (2, 10)
 # The stable ABI of torch 2.10: one binary runs with every later torch and every Python.
-STABLE_ABI_FLAGS = ["-DTORCH_TARGET_VERSION=0x020a000000000000", "-DTORCH_STABLE_ONLY"]
+FLAGS = ["-O3", "-std=c++20", "-DTORCH_TARGET_VERSION=0x020a000000000000", "-DTORCH_STABLE_ONLY"]
+HOST_FLAGS = ["-fvisibility=hidden", "-Wall", "-Wno-psabi"]
 # Without errno and traps of scalar maths the loops over sampling points vectorise.
-MATH_FLAGS = ["-fno-math-errno", "-fno-trapping-math"]
-CXX_FLAGS = [
-    "-O3",
-    "-g0",
-    "-std=c++20",
-    "-fvisibility=hidden",
-    "-Wall",
-    "-Wno-psabi",
-    *MATH_FLAGS,
-    *STABLE_ABI_FLAGS,
-]
-NVCC_FLAGS = [
-    "-O3",
-    "-std=c++20",
-    "-DUSE_CUDA",
-    "-Xcompiler=-fvisibility=hidden,-Wall,-Wno-psabi",
-    "-Xfatbin=-compress-all",
-    *STABLE_ABI_FLAGS,
-]
+CXX_FLAGS = [*FLAGS, *HOST_FLAGS, "-g0", "-fno-math-errno", "-fno-trapping-math"]
+NVCC_FLAGS = [*FLAGS, f"-Xcompiler={','.join(HOST_FLAGS)}", "-DUSE_CUDA", "-Xfatbin=-compress-all"]
+SANITIZE_FLAGS = []
+if SANITIZERS := os.environ.get("MMDCN_SANITIZE"):
+    SANITIZE_FLAGS = [f"-fsanitize={SANITIZERS}", "-fno-sanitize-recover=all"]
+    CXX_FLAGS += ["-O1", "-g1", "-fno-omit-frame-pointer", *SANITIZE_FLAGS]
 # With FORCE_CUDA=1. The last one also as PTX, from which a driver compiles for later GPUs.
 CUDA_ARCHITECTURES = ("7.5", "8.0", "8.6", "8.9", "9.0", "10.0", "12.0")
-FORCE_CUDA = os.environ.get("FORCE_CUDA", "").strip()
-CUDA_STUBS = ROOT / "build" / "cuda_stubs"
-SANITIZERS = os.environ.get("MMDCN_SANITIZE")
-SANITIZE_FLAGS = [f"-fsanitize={SANITIZERS}", "-fno-sanitize-recover=all"] if SANITIZERS else []
-DEBUG_FLAGS = ["-O1", "-g1", "-fno-omit-frame-pointer"] if SANITIZERS else []
+
+torch, build_command = None, build_ext
+if BUILD_EXT != "0":
+    try:
+        import torch
+        from torch.utils import cpp_extension
+
+        build_command = cpp_extension.BuildExtension.with_options(no_python_abi_suffix=True)
+    except ImportError as error:
+        why_no_torch = error
 
 
 class BuildError(RuntimeError):
-    """The native library cannot be built here."""
+    """The native libraries cannot be built here."""
 
 
-class TorchMissing(BuildError):
-    """An error even where the library is optional: pip would hide the warning, and the user most
-    likely has torch, outside pip's isolated build environment."""
-
-
-class CudaMismatch(BuildError):
-    """An error even where the library is optional: which CUDA is meant cannot be guessed."""
-
-
-def csrc_files(*suffixes: str) -> list[str]:
-    """Files under ``mmdcn/csrc`` with one of the suffixes, relative to the root, without tests."""
-    found = (p.relative_to(ROOT) for p in (ROOT / CSRC).rglob("*") if p.suffix in suffixes)
-    return sorted(str(p) for p in found if not {"test", "tests"} & set(p.parts))
-
-
-def native_extensions() -> list:
-    """The native libraries: plain shared libraries for ``torch.ops.load_library``."""
-    try:
-        import torch
-        from torch.utils.cpp_extension import CppExtension
-    except ImportError as error:
-        raise TorchMissing(
-            f"the build needs torch, which this build environment does not have ({error}).\n"
+def native_libraries() -> list[setuptools.Extension]:
+    """Plain shared libraries for ``torch.ops.load_library``, the one for the CPU last."""
+    if torch is None:
+        raise BuildError(
+            f"the build needs torch, which this build environment does not have ({why_no_torch}).\n"
             "Install torch first, then build in the environment that has it:\n"
             "  pip install --no-build-isolation ...\n"
             "MMDCN_BUILD_EXT=0 installs pure Python, with slow reference operators."
-        ) from error
-    if tuple(int(part) for part in torch.__version__.split(".")[:2]) < MIN_TORCH:
-        raise BuildError(
-            f"the library needs torch >= {'.'.join(map(str, MIN_TORCH))}, found {torch.__version__}"
         )
-    sources = csrc_files(".cpp")
-    if not sources:
-        raise BuildError(f"there is no .cpp file under {CSRC}")
-    cpu = CppExtension(
-        f"{PACKAGE}._C",
-        sources,
-        include_dirs=[str(ROOT / CSRC)],
-        extra_compile_args={"cxx": [*CXX_FLAGS, *DEBUG_FLAGS, *SANITIZE_FLAGS]},
-        extra_link_args=SANITIZE_FLAGS,
-        depends=csrc_files(".h"),
+    if tuple(int(part) for part in torch.__version__.split(".")[:2]) < (2, 10):
+        raise BuildError(f"the library needs torch >= 2.10, found {torch.__version__}")
+    flags = {"cxx": CXX_FLAGS}
+    cpu = library("_C", ".cpp", extra_compile_args=flags, extra_link_args=SANITIZE_FLAGS)
+    return [cuda_library(), cpu] if prepare_cuda() else [cpu]
+
+
+def library(name: str, suffix: str, **options) -> setuptools.Extension:
+    """The library built from all files of ``csrc`` with that suffix."""
+
+    def files(*suffixes: str) -> list[str]:
+        found = (PACKAGE / "csrc").rglob("*")
+        return sorted(str(p.relative_to(ROOT)) for p in found if p.suffix in suffixes)
+
+    return cpp_extension.CppExtension(
+        f"mmdcn.{name}",
+        files(suffix),
+        include_dirs=[str(PACKAGE / "csrc")],
+        depends=files(".h", ".cuh"),
         py_limited_api=True,  # leaves libtorch_python out; no source uses the Python API
+        **options,
     )
-    toolkit = None if SANITIZERS else find_cuda_toolkit()
-    return [cpu, cuda_extension(toolkit)] if toolkit else [cpu]
 
 
-def cuda_home() -> Path | None:
-    """Where CUDA is installed, if it is."""
-    if home := os.environ.get("CUDA_HOME") or os.environ.get("CUDA_PATH"):
-        return Path(home)
-    nvcc = shutil.which("nvcc")
-    if not nvcc:
-        return Path("/usr/local/cuda")
-    # It may be a link or a script that stands somewhere else, but it knows its folder.
-    plan = subprocess.run([nvcc, "--dryrun", "-c", "x.cu"], capture_output=True, text=True).stderr
-    top = re.search(r"^#\$ TOP=(.+)$", plan, re.MULTILINE)
-    return Path(top[1]).resolve() if top else Path(nvcc).parents[1]
-
-
-def find_cuda_toolkit() -> Path | None:
-    """Where CUDA is installed, or None if the CUDA library shall not be built."""
-    import torch
-
-    if FORCE_CUDA == "0" or (FORCE_CUDA != "1" and not torch.version.cuda):
-        return None
-    home = cuda_home()
-    nvcc = home / "bin" / "nvcc"
-    if not nvcc.exists():
-        if FORCE_CUDA == "1":
-            raise BuildError(f"FORCE_CUDA=1 needs nvcc, and there is no {nvcc}; set CUDA_HOME")
-        return None
-    chosen = FORCE_CUDA == "1" or os.environ.get("TORCH_CUDA_ARCH_LIST")
-    if not chosen and not torch.cuda.is_available():
-        warn(
-            "CUDA",
-            "there is no GPU here to build for",
-            "For all GPUs, which takes long, run\n"
-            "  FORCE_CUDA=1 pip install -v --no-build-isolation --no-deps .\n"
-            "or, with the architectures that you have, TORCH_CUDA_ARCH_LIST=9.0 in place of that.",
-        )
-        return None
-    version = subprocess.run([nvcc, "--version"], check=True, capture_output=True, text=True).stdout
-    release = re.search(r"release (\d+)\.(\d+)", version)
-    if not release:
-        raise BuildError(f"{nvcc} --version names no release: {version}")
-    if torch.version.cuda and torch.version.cuda.split(".")[0] != release[1]:
-        raise CudaMismatch(
-            f"nvcc ({nvcc}) is of CUDA {release[1]}.{release[2]}, but torch {torch.__version__} is "
-            f"built for CUDA {torch.version.cuda}: the major versions must be the same.\n"
-            "Install that toolkit and set CUDA_HOME to it, or install a torch for this one, or set "
-            "FORCE_CUDA=0\nto build without CUDA."
-        )
-    return home
-
-
-def cuda_extension(toolkit: Path):
-    """The CUDA library. Where torch is without CUDA, a stand-in for torch's is linked."""
-    from torch.utils import cpp_extension
-
-    if FORCE_CUDA == "1" and not os.environ.get("TORCH_CUDA_ARCH_LIST"):
-        nvcc = [toolkit / "bin" / "nvcc", "--list-gpu-arch"]
-        known = subprocess.run(nvcc, check=True, capture_output=True, text=True).stdout.split()
-        chosen = [a for a in CUDA_ARCHITECTURES if f"compute_{a.replace('.', '')}" in known]
-        os.environ["TORCH_CUDA_ARCH_LIST"] = ";".join(chosen) + "+PTX"
-    cpp_extension.CUDA_HOME = str(toolkit)  # None in a torch without CUDA
-    extension = cpp_extension.CUDAExtension(
-        f"{PACKAGE}._C_cuda",
-        csrc_files(".cu"),
-        include_dirs=[str(ROOT / CSRC)],
-        library_dirs=[str(CUDA_STUBS)],
+def cuda_library() -> setuptools.Extension:
+    return library(
+        "_C_cuda",
+        ".cu",
         extra_compile_args={"nvcc": NVCC_FLAGS},
+        libraries=["cudart"],
+        library_dirs=[str(BUILD), *cpp_extension.library_paths("cuda")],
         # A dependency on libtorch_cuda.so, without which its symbols would not be found. Linkers
         # leave one out that nothing asks for, as nothing asks for the stub.
         extra_link_args=["-Wl,--no-as-needed", "-ltorch_cuda"],
-        depends=csrc_files(".h", ".cuh"),
-        py_limited_api=True,
     )
-    extension.libraries.remove("torch_cuda")  # see above
-    extension.libraries.remove("c10_cuda")  # none of its symbols is used
-    return extension
+
+
+def prepare_cuda() -> bool:
+    """Whether to build the CUDA library. If so, torch is told with what and for what."""
+    if SANITIZERS or FORCE_CUDA == "0" or not (FORCE_CUDA or torch.version.cuda):
+        return False
+    # A torch without CUDA has not looked for a toolkit.
+    home = cpp_extension.CUDA_HOME or cpp_extension._find_cuda_home() or "/usr/local/cuda"
+    nvcc = shutil.which("nvcc", path=f"{home}/bin")
+    if not nvcc:
+        if FORCE_CUDA == "1":
+            raise BuildError(f"FORCE_CUDA=1 needs CUDA_HOME: there is no {home}/bin/nvcc")
+        return False
+    cpp_extension.CUDA_HOME = home
+    if FORCE_CUDA == "1" and not os.environ.get("TORCH_CUDA_ARCH_LIST"):
+        command = [nvcc, "--list-gpu-arch"]
+        known = subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
+        chosen = [a for a in CUDA_ARCHITECTURES if f"compute_{a.replace('.', '')}" in known]
+        os.environ["TORCH_CUDA_ARCH_LIST"] = ";".join(chosen) + "+PTX"
+    if os.environ.get("TORCH_CUDA_ARCH_LIST") or torch.cuda.is_available():
+        return True
+    choice = "FORCE_CUDA=1 builds for all GPUs, which takes long, TORCH_CUDA_ARCH_LIST=9.0 for some"
+    warn("CUDA", f"there is no GPU here to build for; {choice}")
+    return False
+
+
+def warn(library: str, reason: str) -> None:
+    text = f"""
+WARNING: mmdcn is being installed WITHOUT its {library} operator library:
+  {reason}
+Where it is missing, the operators run on the plain PyTorch reference, which is much slower.
+The build needs torch >= 2.10, ninja, a C++20 compiler and, for CUDA, nvcc in CUDA_HOME. To see
+what it does and to stop at errors, run
+  MMDCN_BUILD_EXT=1 pip install -v --no-build-isolation --no-deps .
+"""
+    print("\n" + "*" * 88 + text + "*" * 88 + "\n", file=sys.stderr, flush=True)
 
 
 def make_cuda_stub() -> None:
-    """An empty libtorch_cuda.so to link with, where torch has none."""
-    import torch
-
-    name = "libtorch_cuda.so"
-    if (Path(torch.__file__).parent / "lib" / name).exists():
-        return
-    CUDA_STUBS.mkdir(parents=True, exist_ok=True)
-    command = [os.environ.get("CXX", "c++"), "-shared", f"-Wl,-soname,{name}", "-x", "c++"]
-    subprocess.run([*command, "/dev/null", "-o", CUDA_STUBS / name], check=True)
+    """An empty libtorch_cuda.so to link with, for a torch that has none."""
+    BUILD.mkdir(exist_ok=True)
+    command = [os.environ.get("CXX", "c++"), "-shared", "-x", "c++", "/dev/null"]
+    command += ["-Wl,-soname,libtorch_cuda.so", "-o", BUILD / "libtorch_cuda.so"]
+    subprocess.run(command, check=True)
 
 
-def torch_build_ext() -> type:
-    """Torch's ``build_ext`` (ninja, header tracking), made optional and incremental."""
-    from torch.utils.cpp_extension import BuildExtension
+class BuildExt(build_command):
+    """Torch's command (ninja, header tracking), which goes on without a library that fails."""
 
-    class TorchBuildExt(BuildExtension):
-        def __init__(self, *args, **kwargs):
-            super().__init__(*args, no_python_abi_suffix=True, **kwargs)
+    failure: BuildError | None = None  # to be reported at build time, not when asked for metadata
 
-        def finalize_options(self):
-            super().finalize_options()
-            # pip builds in a new temporary folder each time; a lasting one keeps rebuilds short.
-            self.build_temp = str(ROOT / "build" / ("sanitize" if SANITIZERS else "ext"))
+    def run(self):
+        if not self.failure:
+            super().run()
+        elif BUILD_EXT == "1" or torch is None:
+            # pip would hide a warning, and most likely torch is outside its isolated environment.
+            raise SystemExit(f"error: {self.failure}")
+        else:
+            warn("native", str(self.failure))
 
-        def run(self):
-            with_cuda = len(self.extensions) > 1
-            if with_cuda:
-                make_cuda_stub()
-            if BUILD_EXT == "1":
-                super().run()
-                return
+    def build_extensions(self):
+        wanted, built = self.extensions, []
+        for extension in wanted:
+            self.extensions = [extension]
+            kind = "native" if extension is wanted[-1] else "CUDA"
             try:
-                super().run()
+                if kind == "CUDA" and not torch.version.cuda:
+                    make_cuda_stub()
+                super().build_extensions()
+                built.append(extension)
             except Exception as error:  # whatever the reason is, the package works without
-                reason = f"{type(error).__name__}: {error}"
-                if with_cuda and FORCE_CUDA != "1":
-                    warn("CUDA", reason)
-                    self.extensions = self.extensions[:1]
-                    self.run()
-                    return
-                warn("native", reason)
-                self.extensions = []  # nothing to copy or record afterwards
-                if self.inplace or self.editable_mode:
-                    for stale in (ROOT / PACKAGE).glob("_C*.so"):
-                        stale.unlink()
+                if "mismatches the version" in str(error):  # which CUDA is meant cannot be guessed
+                    raise SystemExit(
+                        f"error: {error.args[0] % error.args[1:]}\n"
+                        f"Set CUDA_HOME, now {cpp_extension.CUDA_HOME}, to a toolkit of torch's "
+                        "version, install a torch for this one,\n"
+                        "or set FORCE_CUDA=0 to build without CUDA."
+                    ) from error
+                if BUILD_EXT == "1":
+                    raise
+                warn(kind, f"{type(error).__name__}: {error}")
+        self.extensions = built  # there is nothing else to copy or record
 
-    return TorchBuildExt
-
-
-class FailingBuildExt(build_ext):
-    """Reports at build time, and not when metadata is asked for, why there is no library."""
-
-    reason: BuildError
-
-    def run(self):
-        if BUILD_EXT == "1" or isinstance(self.reason, TorchMissing | CudaMismatch):
-            raise SystemExit(f"error: {self.reason}")
-        warn("native", str(self.reason))
-
-
-REMEDY = (
-    "For the library, install\ntorch >= 2.10, ninja and a C++20 compiler, then run\n"
-    "  MMDCN_BUILD_EXT=1 pip install -v --no-build-isolation --no-deps ."
-)
-
-
-def warn(library: str, reason: str, remedy: str = REMEDY) -> None:
-    bar = "*" * 88
-    print(
-        f"\n{bar}\nWARNING: mmdcn is being installed WITHOUT its {library} operator library:\n"
-        f"  {reason}\n"
-        "Where it is missing, the operators run on the plain PyTorch reference, which is much\n"
-        f"slower. {remedy}\n{bar}\n",
-        file=sys.stderr,
-        flush=True,
-    )
-
-
-def copy_mim(destination: Path) -> None:
-    """Copy what ``mim`` looks up in an installed package."""
-    shutil.rmtree(destination, ignore_errors=True)
-    ignore = shutil.ignore_patterns("__pycache__", "*.py[cod]")
-    for folder in ("configs", "tools"):
-        shutil.copytree(ROOT / folder, destination / folder, ignore=ignore)
-    shutil.copy2(ROOT / "model-index.yml", destination)
-
-
-class BuildPy(build_py):
-    """Adds ``mmdcn/.mim`` to a built package; an editable install serves the root's folders."""
-
-    def run(self):
-        if not self.editable_mode:
-            # setuptools reuses build/lib: a module deleted from the sources would stay in there.
-            shutil.rmtree(Path(self.build_lib, PACKAGE), ignore_errors=True)
-        super().run()
-        if not self.editable_mode:
-            copy_mim(Path(self.build_lib, PACKAGE, ".mim"))
+    def copy_extensions_to_source(self):
+        for stale in PACKAGE.glob("_C*.so"):
+            stale.unlink()
+        super().copy_extensions_to_source()
 
 
 class BdistWheel(bdist_wheel):
+    def run(self):
+        # setuptools reuses this folder: a module deleted from the sources would stay in there.
+        shutil.rmtree(self.get_finalized_command("build").build_lib, ignore_errors=True)
+        super().run()
+
     def get_tag(self):
         if self.root_is_pure:
             return super().get_tag()
         return "py3", "none", super().get_tag()[2]  # no Python API in the library
 
     def write_wheelfile(self, wheelfile_base, *args, **kwargs):
+        """Adds ``.mim``, where ``mim`` looks for configs and tools.
+
+        Package data cannot: setuptools has no name for a package that starts with a dot, and with
+        links in ``mmdcn/.mim`` mim would find every config of an editable install twice.
+        """
         super().write_wheelfile(wheelfile_base, *args, **kwargs)
-        if "editable_wheel" in self.distribution.commands:
+        metadata = Path(wheelfile_base)
+        package = metadata.parent / PACKAGE.name
+        if not package.exists():  # editable: mim looks at the root of the sources
             return
+        ignore = shutil.ignore_patterns("__pycache__", "*.py[cod]")
         # onedl-mim takes the folder of the first path in RECORD for the package. pip sorts RECORD,
-        # and "mmdcn-<version>.dist-info/" sorts before "mmdcn/", so mim looks in here.
-        copy_mim(Path(wheelfile_base, ".mim"))
+        # and "mmdcn-<version>.dist-info/" sorts before "mmdcn/". openmim takes the package itself.
+        for folder in (metadata, package):
+            for name in ("configs", "tools"):
+                shutil.copytree(ROOT / name, folder / ".mim" / name, ignore=ignore)
+            shutil.copy2(ROOT / "model-index.yml", folder / ".mim")
 
 
 def main() -> None:
@@ -320,17 +229,18 @@ def main() -> None:
         raise SystemExit(f"error: MMDCN_BUILD_EXT must be 0, 1 or unset, got {BUILD_EXT!r}")
     if FORCE_CUDA not in ("", "0", "1"):
         raise SystemExit(f"error: FORCE_CUDA must be 0, 1 or unset, got {FORCE_CUDA!r}")
-    commands = {"build_py": BuildPy, "bdist_wheel": BdistWheel}
-    extensions = []
-    if BUILD_EXT != "0":
-        try:
-            extensions = native_extensions()
-            commands["build_ext"] = torch_build_ext()
-        except BuildError as error:
-            extensions = [setuptools.Extension(f"{PACKAGE}._C", [])]  # so that build_ext runs
-            FailingBuildExt.reason = error
-            commands["build_ext"] = FailingBuildExt
-    setuptools.setup(ext_modules=extensions, cmdclass=commands)
+    try:
+        libraries = native_libraries() if BUILD_EXT != "0" else []
+    except BuildError as error:
+        libraries = [setuptools.Extension("mmdcn._C", [])]  # so that build_ext runs
+        BuildExt.failure = error
+    # pip builds in a new temporary folder each time; a lasting one keeps rebuilds short.
+    objects = str(BUILD / ("sanitize" if SANITIZERS else "ext"))
+    setuptools.setup(
+        ext_modules=libraries,
+        cmdclass={"build_ext": BuildExt, "bdist_wheel": BdistWheel},
+        options={"build_ext": {"build_temp": objects}},
+    )
 
 
 if __name__ == "__main__":  # as pip runs it, too

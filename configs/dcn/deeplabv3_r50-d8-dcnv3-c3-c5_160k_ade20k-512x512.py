@@ -1,4 +1,4 @@
-_base_ = "../_base_/mmseg/deeplabv3_r50-d8_4xb4-160k_ade20k-512x512.py"
+_base_ = ["../_base_/mmseg.py", "mmseg::deeplabv3/deeplabv3_r50-d8_4xb4-160k_ade20k-512x512.py"]
 
 custom_imports = dict(imports=["mmdcn.models"], allow_failed_imports=False)
 

@@ -1,4 +1,4 @@
-_base_ = "../_base_/mmseg/upernet_r50_4xb4-160k_ade20k-512x512.py"
+_base_ = ["../_base_/mmseg.py", "mmseg::upernet/upernet_r50_4xb4-160k_ade20k-512x512.py"]
 
 custom_imports = dict(imports=["mmdcn.models"], allow_failed_imports=False)
 

@@ -6,8 +6,9 @@
 #   decode head 48 channels (512), pooled to 1 and 2 cells (1, 2, 3, 6); auxiliary head 32 (256).
 # From scratch, so: batch normalisation in place of its synchronised form, AdamW.
 _base_ = [
-    "../_base_/mmseg/upernet_r50.py",
-    "../_base_/mmseg/default_runtime.py",
+    "../_base_/mmseg.py",
+    "mmseg::_base_/models/upernet_r50.py",
+    "mmseg::_base_/default_runtime.py",
 ]
 
 custom_imports = dict(imports=["mmdcn.models"], allow_failed_imports=False)

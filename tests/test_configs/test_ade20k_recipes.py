@@ -1,5 +1,6 @@
 """Settings of the ADE20K recipes against the published ones, written down once more by hand."""
 
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -46,6 +47,7 @@ OTHER_SCALES = {
 }  # fmt: skip
 
 
+@cache  # the tests only read
 def load(name):
     folder = "flash_internimage" if "flash" in name else "internimage"
     if "mask2former" in name:

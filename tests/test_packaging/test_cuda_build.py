@@ -1,7 +1,9 @@
 """What setup.py decides about the CUDA library, with scripts that answer as nvcc does."""
 
 import os
+import re
 import runpy
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -9,22 +11,22 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from torch.utils import cpp_extension
 
 NVCC = """#!/bin/sh
 case "$1" in
 --version) echo "Cuda compilation tools, release {release}, V{release}.105" ;;
 --list-gpu-arch) printf 'compute_75\\ncompute_80\\ncompute_90\\ncompute_121\\n' ;;
---dryrun) echo '#$ TOP={top}' >&2 ;;
 esac
 """
 VARIABLES = ("CUDA_HOME", "CUDA_PATH", "FORCE_CUDA", "TORCH_CUDA_ARCH_LIST")
 
 
-def write_nvcc(folder: Path, release: str, top: Path | str = "") -> Path:
-    """A toolkit in ``folder``; its compiler says that it is installed in ``top``."""
+def write_nvcc(folder: Path, release: str) -> Path:
+    """A toolkit in ``folder``."""
     nvcc = folder / "bin" / "nvcc"
     nvcc.parent.mkdir(parents=True)
-    nvcc.write_text(NVCC.format(release=release, top=top))
+    nvcc.write_text(NVCC.format(release=release))
     nvcc.chmod(0o755)
     return folder
 
@@ -33,72 +35,66 @@ def write_nvcc(folder: Path, release: str, top: Path | str = "") -> Path:
 def setup(root, monkeypatch):
     """Functions of setup.py, for given environment variables and a torch with or without CUDA."""
     for name in VARIABLES:
-        monkeypatch.delenv(name, raising=False)
+        monkeypatch.setenv(name, "")  # put back afterwards, also where setup.py sets it
+        monkeypatch.delenv(name)
 
     def load(torch_cuda: str | None, gpu: bool = False, **environment) -> SimpleNamespace:
         for name, value in environment.items():
             monkeypatch.setenv(name, str(value))
         monkeypatch.setattr(torch.version, "cuda", torch_cuda)
         monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
+        found = cpp_extension._find_cuda_home() if torch_cuda else None
+        monkeypatch.setattr(cpp_extension, "CUDA_HOME", found)
         return SimpleNamespace(**runpy.run_path(str(root / "setup.py"), run_name="setup"))
 
     return load
 
 
-def architectures(monkeypatch, setup, toolkit) -> str | None:
-    """TORCH_CUDA_ARCH_LIST when PyTorch reads it."""
-    from torch.utils import cpp_extension
-
-    monkeypatch.setattr(cpp_extension, "CUDA_HOME", None)  # put back afterwards
-    monkeypatch.setenv("TORCH_CUDA_ARCH_LIST", os.environ.get("TORCH_CUDA_ARCH_LIST", ""))
-    extension = setup.cuda_extension(toolkit)
-    assert any(source.endswith("dcnv3_cuda.cu") for source in extension.sources)
-    return os.environ["TORCH_CUDA_ARCH_LIST"] or None
-
-
-def test_visible_gpus_choose_the_architectures(setup, monkeypatch, tmp_path):
+def test_visible_gpus_choose_the_architectures(setup, tmp_path):
     toolkit = write_nvcc(tmp_path, "12.8")
     module = setup("12.6", gpu=True, CUDA_HOME=toolkit)
-    assert module.find_cuda_toolkit() == toolkit
-    assert architectures(monkeypatch, module, toolkit) is None  # PyTorch asks the GPUs
+    assert module.prepare_cuda() and cpp_extension.CUDA_HOME == str(toolkit)
+    assert "TORCH_CUDA_ARCH_LIST" not in os.environ  # PyTorch asks the GPUs
 
 
 def test_without_a_gpu_it_is_left_out_and_says_so(setup, tmp_path, capsys):
     module = setup("12.6", CUDA_HOME=write_nvcc(tmp_path, "12.8"))
-    assert module.find_cuda_toolkit() is None
+    assert not module.prepare_cuda()
     assert "WITHOUT its CUDA operator library" in (text := capsys.readouterr().err)
     assert "FORCE_CUDA=1" in text and "TORCH_CUDA_ARCH_LIST" in text
 
 
-def test_a_list_of_architectures_is_honoured_without_a_gpu(setup, monkeypatch, tmp_path):
+def test_a_list_of_architectures_is_honoured_without_a_gpu(setup, tmp_path):
     toolkit = write_nvcc(tmp_path, "12.8")
     module = setup("12.6", CUDA_HOME=toolkit, TORCH_CUDA_ARCH_LIST="8.6;9.0")
-    assert module.find_cuda_toolkit() == toolkit
-    assert architectures(monkeypatch, module, toolkit) == "8.6;9.0"
+    assert module.prepare_cuda() and cpp_extension.CUDA_HOME == str(toolkit)
+    assert os.environ["TORCH_CUDA_ARCH_LIST"] == "8.6;9.0"
 
 
 @pytest.mark.parametrize("torch_cuda", [None, "12.6"])
-def test_forced_without_a_gpu_for_all_that_nvcc_knows(setup, monkeypatch, tmp_path, torch_cuda):
+def test_forced_without_a_gpu_for_all_that_nvcc_knows(setup, tmp_path, torch_cuda):
     toolkit = write_nvcc(tmp_path, "12.8")
     module = setup(torch_cuda, CUDA_HOME=toolkit, FORCE_CUDA="1")
-    assert module.find_cuda_toolkit() == toolkit
-    assert architectures(monkeypatch, module, toolkit) == "7.5;8.0;9.0+PTX"
+    assert module.prepare_cuda() and cpp_extension.CUDA_HOME == str(toolkit)
+    assert os.environ["TORCH_CUDA_ARCH_LIST"] == "7.5;8.0;9.0+PTX"
 
 
-def test_forced_with_a_list(setup, monkeypatch, tmp_path):
+def test_forced_with_a_list(setup, tmp_path):
     toolkit = write_nvcc(tmp_path, "12.8")
     module = setup(None, CUDA_HOME=toolkit, FORCE_CUDA="1", TORCH_CUDA_ARCH_LIST="9.0")
-    assert module.find_cuda_toolkit() == toolkit
-    assert architectures(monkeypatch, module, toolkit) == "9.0"
+    assert module.prepare_cuda() and cpp_extension.CUDA_HOME == str(toolkit)
+    assert os.environ["TORCH_CUDA_ARCH_LIST"] == "9.0"
 
 
 @pytest.mark.parametrize("default", ["--as-needed", "--no-as-needed"])
-def test_library_depends_on_that_of_torch(setup, monkeypatch, tmp_path, default):
+def test_library_depends_on_that_of_torch(setup, tmp_path, default):
     """Whatever the linker does with libraries of which no symbol is used."""
-    module = setup(None, FORCE_CUDA="1", TORCH_CUDA_ARCH_LIST="9.0")
-    monkeypatch.setattr("torch.utils.cpp_extension.CUDA_HOME", None)  # put back afterwards
-    extension = module.cuda_extension(write_nvcc(tmp_path / "toolkit", "12.8"))
-    module.make_cuda_stub.__globals__["CUDA_STUBS"] = tmp_path
+    toolkit = write_nvcc(tmp_path / "toolkit", "12.8")
+    module = setup(None, CUDA_HOME=toolkit, FORCE_CUDA="1", TORCH_CUDA_ARCH_LIST="9.0")
+    assert module.prepare_cuda()
+    extension = module.cuda_library()
+    assert any(source.endswith("dcnv3_cuda.cu") for source in extension.sources)
+    module.make_cuda_stub.__globals__["BUILD"] = tmp_path
     module.make_cuda_stub()
     library = tmp_path / "library.so"
     compiler = os.environ.get("CXX", "c++")
@@ -122,37 +118,74 @@ def test_default_list_covers_turing_to_blackwell(setup):
 )
 def test_not_built(setup, tmp_path, torch_cuda, environment):
     toolkit = write_nvcc(tmp_path, "12.8")
-    assert setup(torch_cuda, gpu=True, CUDA_HOME=toolkit, **environment).find_cuda_toolkit() is None
+    assert not setup(torch_cuda, gpu=True, CUDA_HOME=toolkit, **environment).prepare_cuda()
 
 
 def test_no_compiler(setup, tmp_path):
-    assert setup("12.6", gpu=True, CUDA_HOME=tmp_path).find_cuda_toolkit() is None
+    assert not setup("12.6", gpu=True, CUDA_HOME=tmp_path).prepare_cuda()
     forced = setup("12.6", CUDA_HOME=tmp_path, FORCE_CUDA="1")
-    with pytest.raises(forced.BuildError, match="needs nvcc, and there is no .*bin/nvcc"):
-        forced.find_cuda_toolkit()
+    with pytest.raises(forced.BuildError, match="needs CUDA_HOME: there is no .*bin/nvcc"):
+        forced.prepare_cuda()
 
 
-def test_compiler_on_the_path_that_is_a_script(setup, monkeypatch, tmp_path):
-    toolkit = write_nvcc(tmp_path / "toolkit", "12.8")
-    write_nvcc(tmp_path / "elsewhere", "12.8", top=toolkit / "bin" / "..")
-    monkeypatch.setenv("PATH", str(tmp_path / "elsewhere" / "bin"), prepend=":")
-    assert setup("12.6", gpu=True).find_cuda_toolkit() == toolkit
-
-
-def test_other_major_version_of_cuda_is_an_error(root, setup, tmp_path):
+@pytest.mark.parametrize("torch_cuda, force", [("12.6", ""), (None, "1")])
+def test_compiler_on_the_path(setup, monkeypatch, tmp_path, torch_cuda, force):
     toolkit = write_nvcc(tmp_path, "12.8")
-    assert setup("12.1", gpu=True, CUDA_HOME=toolkit).find_cuda_toolkit()  # another minor one
+    monkeypatch.setenv("PATH", str(toolkit / "bin"), prepend=":")
+    assert setup(torch_cuda, gpu=True, FORCE_CUDA=force).prepare_cuda()
+    assert cpp_extension.CUDA_HOME == str(toolkit)
+
+
+def build_in_place(folder: Path, torch_cuda: str, **environment) -> subprocess.CompletedProcess:
+    """``setup.py build_ext --inplace`` in ``folder`` as a torch for that CUDA would run it."""
     program = f"""
-import os, runpy, sys, torch
-os.environ.update(CUDA_HOME={str(toolkit)!r}, TORCH_CUDA_ARCH_LIST="9.0", FORCE_CUDA="")
-torch.version.cuda = "13.0"
-sys.argv = ["setup.py", "build_ext", "--build-lib", {str(tmp_path)!r}]
+import runpy, sys, torch
+torch.version.cuda = {torch_cuda!r}
+sys.argv = ["setup.py", "build_ext", "--inplace"]
 runpy.run_path("setup.py", run_name="__main__")
 """
-    result = subprocess.run(
-        [sys.executable, "-c", program], cwd=root, capture_output=True, text=True
+    variables = dict.fromkeys(VARIABLES, "") | {k: str(v) for k, v in environment.items()}
+    return subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=folder,
+        env={**os.environ, **variables},
+        capture_output=True,
+        text=True,
     )
+
+
+@pytest.fixture
+def small_package(root, tmp_path) -> Path:
+    """The build of mmdcn around sources that compile in a second."""
+    folder = tmp_path / "package"
+    (folder / "mmdcn" / "csrc").mkdir(parents=True)
+    for name in ("setup.py", "pyproject.toml", "README.md", "LICENSE", "mmdcn/__init__.py"):
+        shutil.copy2(root / name, folder / name)
+    for name in ("some.cpp", "some.cu"):
+        (folder / "mmdcn" / "csrc" / name).write_text("")
+    return folder
+
+
+def test_without_a_working_cuda_compiler_there_is_the_library_for_cpus(small_package, tmp_path):
+    toolkit = write_nvcc(tmp_path / "toolkit", "12.8")  # it compiles nothing
+    stale = small_package / "mmdcn" / "_C_cuda.so"
+    options = dict(CUDA_HOME=toolkit, TORCH_CUDA_ARCH_LIST="9.0")
+    stale.touch()
+    result = build_in_place(small_package, "12.6", **options)
+    assert result.returncode == 0, result.stderr
+    assert "WITHOUT its CUDA operator library" in result.stderr
+    assert "WITHOUT its native" not in result.stderr
+    assert [path.name for path in stale.parent.glob("*.so")] == ["_C.so"]
+    result = build_in_place(small_package, "12.6", **options, MMDCN_BUILD_EXT="1")
     assert result.returncode == 1
-    message = f"nvcc ({toolkit}/bin/nvcc) is of CUDA 12.8, but torch {torch.__version__} is "
-    assert f"error: {message}built for CUDA 13.0" in result.stderr
+
+
+def test_other_major_version_of_cuda_is_an_error(small_package, tmp_path):
+    toolkit = write_nvcc(tmp_path / "toolkit", "12.8")
+    options = dict(CUDA_HOME=toolkit, TORCH_CUDA_ARCH_LIST="9.0")
+    result = build_in_place(small_package, "13.0", **options)
+    assert result.returncode == 1
+    assert re.search(r"error: .*CUDA version \(12.8\) mismatches .* \(13.0\)", result.stderr)
+    assert f"Set CUDA_HOME, now {toolkit}," in result.stderr and "FORCE_CUDA=0" in result.stderr
     assert "Traceback" not in result.stderr
+    assert not list((small_package / "mmdcn").glob("*.so"))

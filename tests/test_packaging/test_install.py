@@ -21,7 +21,7 @@ def run(*command, cwd, fails=False, **env) -> str:
     done = subprocess.run(
         list(map(str, command)),
         cwd=cwd,
-        env={**os.environ, **env},
+        env={**os.environ, "PYTHONPATH": "", **env},  # what is installed, nothing before it
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

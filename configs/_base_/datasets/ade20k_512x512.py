@@ -1,7 +1,7 @@
 # ADE20K as the InternImage papers use it. Other than in MMSegmentation's file of this name, images
 # are resized to multiples of 32 for testing, and the test-time augmentation scales them from this
 # size, not from their own.
-_base_ = "../mmseg/ade20k.py"
+_base_ = ["../mmseg.py", "mmseg::_base_/datasets/ade20k.py"]
 
 train_dataloader = dict(batch_size=2)
 

@@ -1,38 +1,16 @@
 # ADE20K in crops of 896 x 896 pixels.
-_base_ = "./ade20k_512x512.py"
+_base_ = "./ade20k_640x640.py"
 
 size = 896
-train_pipeline = [
-    dict(type="LoadImageFromFile"),
-    dict(type="LoadAnnotations"),
-    dict(type="RandomResize", scale=(4 * size, size), ratio_range=(0.5, 2.0), keep_ratio=True),
-    dict(type="RandomCrop", crop_size=(size, size), cat_max_ratio=0.75),
-    dict(type="RandomFlip", prob=0.5),
-    dict(type="PhotoMetricDistortion"),
-    dict(type="PackSegInputs"),
-]
-test_pipeline = [
-    dict(type="LoadImageFromFile"),
-    dict(type="Resize", scale=(4 * size, size), keep_ratio=True),
-    dict(type="ResizeToMultiple", size_divisor=32),
-    dict(type="LoadAnnotations"),
-    dict(type="PackSegInputs"),
-]
-tta_pipeline = [
-    dict(type="LoadImageFromFile"),
-    dict(
-        type="TestTimeAug",
-        transforms=[
-            [
-                dict(type="Resize", scale=(4 * short, short), keep_ratio=True)
-                for short in (448, 672, 896, 1120, 1344, 1568)
-            ],
-            [dict(type="ResizeToMultiple", size_divisor=32)],
-            [dict(type="RandomFlip", prob=0.0), dict(type="RandomFlip", prob=1.0)],
-            [dict(type="LoadAnnotations")],
-            [dict(type="PackSegInputs")],
-        ],
-    ),
+train_pipeline = _base_.train_pipeline
+train_pipeline[2].scale = (4 * size, size)
+train_pipeline[3].crop_size = (size, size)
+test_pipeline = _base_.test_pipeline
+test_pipeline[1].scale = (4 * size, size)
+tta_pipeline = _base_.tta_pipeline
+tta_pipeline[1].transforms[0] = [
+    dict(type="Resize", scale=(4 * short, short), keep_ratio=True)
+    for short in (448, 672, 896, 1120, 1344, 1568)
 ]
 train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
 val_dataloader = dict(dataset=dict(pipeline=test_pipeline))

@@ -1,5 +1,5 @@
 # 160,000 iterations on ADE20K, 16 images each.
-_base_ = "../mmseg/default_runtime.py"
+_base_ = ["../mmseg.py", "mmseg::_base_/default_runtime.py"]
 
 train_cfg = dict(type="IterBasedTrainLoop", max_iters=160000, val_interval=16000)
 val_cfg = dict(type="ValLoop")
