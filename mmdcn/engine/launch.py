@@ -14,12 +14,8 @@ from mmengine.runner import Runner
 from torch import nn
 
 from mmdcn.checkpoints import CheckpointError
-from mmdcn.datasets.validation import (
-    DatasetError,
-    LabelMapError,
-    check_datasets,
-    check_label_maps_on_loading,
-)
+from mmdcn.datasets.checks import check_datasets, prepare_datasets
+from mmdcn.datasets.errors import DatasetError, LoadingError
 from mmdcn.engine import checkpoint
 
 LAUNCHERS = ("none", "pytorch", "slurm", "mpi")
@@ -163,15 +159,14 @@ def build_runner(cfg: Config, loaders: tuple[str, ...]) -> Runner:
     """
     if cfg.launcher != "none" and not torch.cuda.is_available():
         _distribute_on_cpu(cfg)
-    if scope_of(cfg) == "mmseg":
-        with DefaultScope.overwrite_default_scope("mmseg"):
-            check_label_maps_on_loading(cfg, loaders)
+    with DefaultScope.overwrite_default_scope(scope_of(cfg)):
+        prepare_datasets(cfg, loaders)
     runner = RUNNERS.build(cfg) if "runner_type" in cfg else Runner.from_cfg(cfg)
     # The main process looks at the files, and all processes learn what it found.
     problem: list[str | None] = [None]
     if is_main_process():
         try:
-            check_datasets(cfg, loaders, runner.logger)
+            check_datasets(cfg, loaders, runner.logger, runner.model)
         except DatasetError as error:
             problem = [str(error)]
     broadcast_object_list(problem)
@@ -208,7 +203,7 @@ def run_tool(tool: Callable[[], None]) -> None:
         tool()
     except (CheckpointError, DatasetError, UsageError) as error:
         # All processes see the same, except for what one of them meets while it loads its images.
-        if is_main_process() or isinstance(error, LabelMapError):
+        if is_main_process() or isinstance(error, LoadingError):
             # A data loader's process puts its traceback in front.
             text = str(error).rpartition(f"{type(error).__name__}: ")[2].strip()
             print(f"error: {text}", file=sys.stderr, flush=True)

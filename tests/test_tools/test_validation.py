@@ -6,8 +6,9 @@ import logging
 import pytest
 from mmengine.config import Config
 from mmengine.registry import DefaultScope
+from PIL import Image
 
-from mmdcn.datasets.validation import DatasetError, check_datasets
+from mmdcn.datasets.checks import DatasetError, check_datasets
 
 pytest.importorskip("mmdet")
 pytest.importorskip("mmseg")
@@ -20,7 +21,7 @@ def coco(tmp_path):
     """A folder with two images of 20 x 10 pixels and three annotations, as (folder, content)."""
     (tmp_path / "train").mkdir()
     for name in ("a.jpg", "b.jpg"):
-        (tmp_path / "train" / name).write_bytes(b"")
+        Image.new("RGB", (20, 10)).save(tmp_path / "train" / name)
     images = [
         dict(id=1, file_name="a.jpg", width=20, height=10),
         dict(id=2, file_name="b.jpg", width=20, height=10),
@@ -280,7 +281,7 @@ def ade(tmp_path):
     for folder, suffix in (("images", ".jpg"), ("annotations", ".png")):
         (tmp_path / folder / "training" / "sub").mkdir(parents=True)
         for name in ("a", "b", "sub/c"):
-            (tmp_path / folder / "training" / (name + suffix)).write_bytes(b"")
+            Image.new("L", (20, 10)).save(tmp_path / folder / "training" / (name + suffix))
     return tmp_path
 
 
