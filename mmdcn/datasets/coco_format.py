@@ -22,7 +22,7 @@ Id = Annotated[int, Meta(ge=-(1 << 63), le=(1 << 63) - 1)]
 Side = Annotated[float, Meta(ge=1, le=MAX_SIDE)]  # some writers put 640.0 for 640
 
 
-class Image(Struct):
+class Image(Struct, gc=False):
     """An image; its size is in pixels."""
 
     id: Id | Annotated[str, Meta(max_length=1000)]
@@ -31,21 +31,21 @@ class Image(Struct):
     height: Side
 
 
-class Category(Struct):
+class Category(Struct, gc=False):
     """A class of objects."""
 
     id: Id
     name: str
 
 
-class RunLengths(Struct):
+class RunLengths(Struct, gc=False):
     """A mask by columns: lengths of runs of 0 and 1 in turn, as numbers or compressed to text."""
 
     size: tuple[int, int]  # height, width
     counts: list[Annotated[int, Meta(ge=0, le=MAX_PIXELS)]] | str
 
 
-class Annotation(Struct):
+class Annotation(Struct, gc=False):
     """An object, without its mask; the box is x, y, width, height in pixels."""
 
     id: Id
@@ -57,13 +57,13 @@ class Annotation(Struct):
     ignore: bool | int | None = None
 
 
-class MaskAnnotation(Annotation):
+class MaskAnnotation(Annotation, gc=False):
     """An object with its mask: polygons x, y, x, y, ... or run lengths."""
 
     segmentation: list[list[float]] | RunLengths | None = None
 
 
-class CocoFile(Struct):
+class CocoFile(Struct, gc=False):
     """A file whose parts are not decoded yet."""
 
     images: list[Raw]
