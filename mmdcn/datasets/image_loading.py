@@ -1,8 +1,5 @@
 """Loading of images that names the file at fault; this module needs MMCV."""
 
-import os
-from io import BytesIO
-
 import mmcv
 import numpy as np
 from mmcv.transforms import LoadImageFromFile as MMCVLoadImageFromFile
@@ -11,7 +8,6 @@ from mmdcn.datasets.errors import ImageError
 from mmdcn.datasets.images import first_line, open_header, orientation, size_mismatch
 from mmdcn.registry import TRANSFORMS
 
-JPEG, JPEG_END = b"\xff\xd8", b"\xff\xd9"
 NEARLY_BLACK = 1 << 4  # of 256: what 12 of 16 bits become
 
 
@@ -23,7 +19,7 @@ class LoadImageFromFile(MMCVLoadImageFromFile):
         kwargs: Arguments of ``LoadImageFromFile``.
 
     Raises:
-        ImageError: When an image is loaded: it cannot be read or is cut off, its size is not the
+        ImageError: When an image is loaded: it cannot be read, its size is not the
             annotated one, or its 16 bits per channel hold 12 bits or less, which becomes black.
     """
 
@@ -32,29 +28,12 @@ class LoadImageFromFile(MMCVLoadImageFromFile):
         file = results["img_path"]
         try:
             loaded = super().transform(results)
-            if loaded is not None:
-                self._check_end(file)
         except Exception as error:  # decoders raise what they like
             raise ImageError(f"image {file}: it cannot be read: {first_line(error)}") from error
         if loaded is not None:
             self._check_size(file, loaded)
             self._check_depth(file, loaded["img"])
         return loaded
-
-    @staticmethod
-    def _check_end(file: str) -> None:
-        """Refuse a JPEG file that was cut off: its lower part would be grey."""
-        with open(file, "rb") as stream:
-            if stream.read(len(JPEG)) != JPEG:
-                return
-            stream.seek(-len(JPEG_END), os.SEEK_END)
-            if stream.read() == JPEG_END:
-                return
-            stream.seek(0)
-            content = stream.read()
-        # Something may follow the end of the image, so Pillow decides.
-        with open_header(BytesIO(content)) as image:
-            image.load()
 
     @staticmethod
     def _check_size(file: str, results: dict) -> None:
