@@ -24,6 +24,7 @@ from mmdcn.datasets.heads import check_heads
 from mmdcn.datasets.label_maps import check_segmentation, require_file, require_folder
 
 IMAGE_LOADERS = tuple(f"{scope}LoadImageFromFile" for scope in ("", "mmcv.", "mmdet.", "mmseg."))
+OWN_IMAGE_LOADER = "mmdcn.LoadImageFromFile"
 LABEL_LOADERS = ("LoadAnnotations", "mmseg.LoadAnnotations")
 OWN_LABEL_LOADER = "mmdcn.LoadSegAnnotations"
 
@@ -62,7 +63,7 @@ def _replace_loading(pipeline: Any, dataset: BaseDataset) -> None:
         if step.get("backend_args"):
             continue
         if step.get("type") in IMAGE_LOADERS:
-            step["type"] = "mmdcn.LoadImageFromFile"
+            step["type"] = OWN_IMAGE_LOADER
         elif labels and step.get("type") in LABEL_LOADERS:
             step.update(
                 type=OWN_LABEL_LOADER,
@@ -175,7 +176,7 @@ def _use_of(dataset: BaseDataset, steps: list[dict], use: Use) -> Use:
 
 
 def _check_coco(
-    dataset: Any, field: str, use: Use, turned: bool, logger: logging.Logger
+    dataset: Any, field: str, use: Use, turned: bool | None, logger: logging.Logger
 ) -> Checked:
     """Check a file that MMDetection's CocoDataset reads, and its images."""
     file = dataset.ann_file
@@ -187,10 +188,11 @@ def _check_coco(
     found = list(checked.images.values())
     place = f"{where} and {field}.data_prefix.img"
     images.check_names(folder, [image.file_name for image in found], place)
-    files = [
-        (os.path.join(folder, image.file_name), (image.width, image.height)) for image in found
-    ]
-    images.check_headers(files, turned, place, logger)
+    if turned is not None:
+        files = [
+            (os.path.join(folder, image.file_name), (image.width, image.height)) for image in found
+        ]
+        images.check_headers(files, turned, place, logger)
     checked.log(where, logger)
     return checked
 
@@ -272,14 +274,18 @@ def _steps(pipeline: Any) -> Iterator[dict]:
             yield from _steps(item)
 
 
-def _is_turned(steps: list[dict]) -> bool:
-    """Whether images are turned upright by their EXIF orientation when they are loaded."""
+def _is_turned(steps: list[dict]) -> bool | None:
+    """Whether images are turned upright by their EXIF orientation when they are loaded.
+
+    None where something else than images of common formats may be loaded.
+    """
     for step in steps:
-        if str(step.get("type")).endswith("LoadImageFromFile"):
-            return step.get("color_type", "color") in ("color", "grayscale") and step.get(
-                "imdecode_backend", "cv2"
-            ) in ("cv2", "pillow")
-    return True
+        if step.get("type") in (*IMAGE_LOADERS, OWN_IMAGE_LOADER):
+            backend = step.get("imdecode_backend", "cv2")
+            color_type = step.get("color_type", "color")
+            if backend != "tifffile":
+                return backend != "turbojpeg" and color_type in ("color", "grayscale")
+    return None
 
 
 def _build_without_reading(dataset_cfg: dict, field: str) -> Any:

@@ -5,7 +5,7 @@ import numpy as np
 from mmcv.transforms import LoadImageFromFile as MMCVLoadImageFromFile
 
 from mmdcn.datasets.errors import ImageError
-from mmdcn.datasets.images import first_line, open_header, orientation, size_mismatch
+from mmdcn.datasets.images import first_line, orientation_of, size_mismatch
 from mmdcn.registry import TRANSFORMS
 
 NEARLY_BLACK = 1 << 4  # of 256: what 12 of 16 bits become
@@ -40,8 +40,7 @@ class LoadImageFromFile(MMCVLoadImageFromFile):
         height, width = results["img"].shape[:2]
         expected = results.get("width", width), results.get("height", height)
         if (width, height) != expected:
-            with open_header(file) as image:
-                turn = orientation(image)
+            turn = orientation_of(file)
             raise ImageError(f"image {size_mismatch(file, (width, height), expected, turn)}")
 
     @staticmethod
@@ -53,5 +52,5 @@ class LoadImageFromFile(MMCVLoadImageFromFile):
         if raw.dtype == np.uint16 and largest:
             raise ImageError(
                 f"image {file}: it has 16 bits per channel and no value above {largest}; loaded "
-                f"as 8 bits it is black or nearly so. Scale it to 0 to 65535, or store 8 bits"
+                "as 8 bits it is black or nearly so. Scale it to 0 to 65535, or store 8 bits"
             )

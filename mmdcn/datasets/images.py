@@ -6,6 +6,7 @@ import time
 from collections.abc import Sequence
 from contextlib import contextmanager
 
+import cv2
 import PIL.Image
 from PIL.ExifTags import Base
 
@@ -129,7 +130,8 @@ def check_headers(
                 with open_header(reference) as labels:
                     expected = labels.size
         except Exception as error:  # Pillow's parsers raise what they like
-            faults.add("images that cannot be read", f"{file} ({first_line(error)})")
+            if not cv2.haveImageReader(file):  # which reads some that Pillow does not
+                faults.add("images that cannot be read", f"{file} ({first_line(error)})")
             continue
         loaded = stored[::-1] if turn in TURNS_SIDEWAYS else stored
         if stored[0] * stored[1] > MAX_PIXELS:
@@ -146,6 +148,15 @@ def check_headers(
             f"{where}: {len(ambiguous)} images are turned or mirrored by their EXIF orientation on "
             f"loading, and their annotations may not be: {some(ambiguous)}. Store them upright"
         )
+
+
+def orientation_of(file: str) -> int:
+    """EXIF orientation of a file; 1 where it has none."""
+    try:
+        with open_header(file) as image:
+            return orientation(image)
+    except Exception:  # no file that Pillow reads
+        return 1
 
 
 def size_mismatch(file: str, loaded: tuple, expected: tuple, turn: int) -> str:

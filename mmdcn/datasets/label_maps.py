@@ -21,7 +21,7 @@ def check_segmentation(
     dataset: Any,
     field: str,
     labelled: bool,
-    turned: bool,
+    turned: bool | None,
     own_loading: bool,
     logger: logging.Logger,
 ) -> None:
@@ -31,7 +31,8 @@ def check_segmentation(
         dataset: Built, with nothing read yet.
         field: Where it stands in the config.
         labelled: Whether label maps are needed.
-        turned: Whether images are turned upright by their EXIF orientation when they are loaded.
+        turned: Whether images are turned upright by their EXIF orientation when they are loaded;
+            None where their headers should not be looked at.
         own_loading: Whether label maps are loaded by ``mmdcn.LoadSegAnnotations``, so that their
             content is known to be labels.
         logger: Takes the number of images and warnings.
@@ -59,7 +60,8 @@ def check_segmentation(
             for image, label in zip(files, labels, strict=True)
         ]
         if own_loading:
-            images.check_headers(pairs, turned, place, logger)
+            if turned is not None:
+                images.check_headers(pairs, turned, place, logger)
             _check_labels(dataset, [label for _, label in pairs], place, logger)
     logger.info(f"{field}: {len(names)} images in {folder!r}")
 

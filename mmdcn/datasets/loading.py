@@ -3,7 +3,7 @@
 from mmseg.datasets.transforms import LoadAnnotations
 
 from mmdcn.datasets.errors import LabelMapError
-from mmdcn.datasets.images import first_line, open_header, orientation
+from mmdcn.datasets.images import first_line, open_header, orientation_of
 from mmdcn.registry import TRANSFORMS
 
 MODES = ("1", "L", "P")  # PIL's names of images with one byte per pixel
@@ -63,6 +63,5 @@ class LoadSegAnnotations(LoadAnnotations):
 
     @staticmethod
     def _turn(file: str) -> str:
-        with open_header(file) as image:
-            turn = orientation(image)
+        turn = orientation_of(file)
         return "" if turn == 1 else f"; the image is turned by its EXIF orientation, {turn}"

@@ -78,7 +78,7 @@ class CocoFolder:
         (self.path / "train.json").write_text(json.dumps(self.content))
 
     def check(self, *loaders, model=None):
-        """Write the file; check the config as the tools do, for training unless loaders are given."""
+        """Write the file and check the config as the tools do, for training by default."""
         self.write()
         check_config(self.cfg, loaders or ("train",), model)
 

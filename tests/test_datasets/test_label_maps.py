@@ -108,5 +108,5 @@ def test_empty_label_map(roads, check, tmp_path):
     with pytest.raises(DatasetError, match=r"1 of its 2 label maps are empty files .*001\.png"):
         check(cfg)
     (tmp_path / "labels" / "001.png").write_text("x")
-    with pytest.raises(DatasetError, match=r"images that cannot be read \(1 times: .*001"):
+    with pytest.raises(DatasetError, match=r"label map .*001\.png: it cannot be read"):
         check(cfg)
