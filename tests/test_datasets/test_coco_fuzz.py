@@ -66,9 +66,9 @@ def places(item, path=()):
         yield from places(item[key], (*path, key))
 
 
-def change(rng):
+def change(rng, found=None):
     """A file with one or two changes of its values, keys, lists or bytes."""
-    found = content()
+    found = copy.deepcopy(found) if found else content()
     for _ in range(rng.choice((1, 1, 2))):
         *path, key = rng.choice(list(places(found)))
         parent = found

@@ -43,7 +43,7 @@ from deformed_shapes_drawing import (
     paint,
     photograph,
 )
-from output_folder import OutputFolder
+from deformed_shapes_folder import OutputFolder
 
 CLASSES = tuple(OUTLINES)
 SPLITS = {"train": "training", "val": "validation"}  # COCO's name -> ADE20K's name
