@@ -58,22 +58,20 @@ def content():
     )
 
 
-def places(item, path=()):
-    """Paths of all values."""
-    keys = item if isinstance(item, dict) else range(len(item)) if isinstance(item, list) else ()
-    for key in keys:
-        yield *path, key
-        yield from places(item[key], (*path, key))
+def walk(rng, item):
+    """The container of a value and its key; all keys of a container are as likely."""
+    while True:
+        key = rng.choice(list(item) if isinstance(item, dict) else range(len(item)))
+        if not (isinstance(item[key], dict | list) and item[key]) or rng.random() < 0.1:
+            return item, key
+        item = item[key]
 
 
 def change(rng, found=None):
     """A file with one or two changes of its values, keys, lists or bytes."""
     found = copy.deepcopy(found) if found else content()
     for _ in range(rng.choice((1, 1, 2))):
-        *path, key = rng.choice(list(places(found)))
-        parent = found
-        for step in path:
-            parent = parent[step]
+        parent, key = walk(rng, found)
         match rng.choice(("value", "value", "value", "key", "delete", "repeat", "shuffle")):
             case "value":
                 parent[key] = copy.deepcopy(rng.choice(VALUES))
@@ -86,7 +84,7 @@ def change(rng, found=None):
             case "shuffle" if isinstance(parent[key], list):
                 rng.shuffle(parent[key])
     text = json.dumps(found)
-    kind = rng.randrange(8)
+    kind = rng.randrange(20)
     place = rng.randrange(len(text))
     if kind == 0:
         text = text[:place]

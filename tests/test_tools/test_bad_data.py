@@ -96,11 +96,11 @@ def test_changed_files(own):
     file = annotations(own, "train")
     content = json.loads(file.read_text())
     refused = 0
-    for seed in range(10):
+    for seed in range(8):
         file.write_bytes(fuzz.change(random.Random(seed), content))
         log = own.run("train", CONFIG, *ONE_EPOCH, f"--work-dir={seed}", fails=None)
         if "coco/bbox_mAP" not in log:
             refused += 1
             assert log.splitlines()[-1].startswith("error: train_dataloader"), (seed, log[-2000:])
             assert "Traceback" not in log
-    assert 0 < refused < 10
+    assert 0 < refused < 8
