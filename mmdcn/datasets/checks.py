@@ -52,7 +52,8 @@ def prepare_datasets(cfg: Config, loaders: Sequence[str]) -> None:
                 dataset_cfg["type"] = "mmdcn.CocoDataset"
             _replace_loading(dataset_cfg.get("pipeline", []), dataset)
         for _, evaluator, cls in _metrics(cfg, loader):
-            if cls is _base(cls, "mmdet", "CocoMetric") and not evaluator.get("backend_args"):
+            own = cls and cls is _base(cls, "mmdet", "CocoMetric")
+            if own and not evaluator.get("backend_args"):
                 evaluator["type"] = "mmdcn.CocoMetric"
 
 
@@ -235,7 +236,7 @@ def _leaves(dataset_cfg: dict, field: str) -> Iterator[tuple[str, dict]]:
         yield field, dataset_cfg
 
 
-def _metrics(cfg: Config, loader: str) -> Iterator[tuple[str, dict, type]]:
+def _metrics(cfg: Config, loader: str) -> Iterator[tuple[str, dict, type | None]]:
     """Metrics of a loader with their places in the config and their classes."""
     field = f"{loader}_evaluator"
     found = cfg.get(field) or []
@@ -246,9 +247,9 @@ def _metrics(cfg: Config, loader: str) -> Iterator[tuple[str, dict, type]]:
         yield place, metric, _class_of(metric, METRICS)
 
 
-def _class_of(item: dict, registry: Any) -> type:
+def _class_of(item: dict, registry: Any) -> type | None:
     with registry.switch_scope_and_registry(None) as scoped:
-        cls = item["type"]
+        cls = item.get("type")
         return scoped.get(cls) if isinstance(cls, str) else cls
 
 

@@ -1,6 +1,6 @@
 """Whether the heads of a model have as many classes as its data."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from torch import nn
 
@@ -32,7 +32,7 @@ def check_heads(model: nn.Module, classes: Sequence[str], field: str) -> None:
         )
 
 
-def _heads(model: nn.Module):
+def _heads(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
     """Heads that know classes, with their paths in the config."""
     for path, module in model.named_modules():
         parts = [part for part in path.split(".") if part != "module"]
@@ -44,9 +44,8 @@ def _heads(model: nn.Module):
             and isinstance(getattr(module, "num_classes", None), int)
             and not getattr(module, "class_agnostic", False)
         ):
-            yield (
-                "".join(f"[{part}]" if part.isdigit() else f".{part}" for part in parts).replace(
-                    ".", "model.", 1
-                ),
-                module,
-            )
+            yield "model" + "".join(_as_key(part) for part in parts), module
+
+
+def _as_key(part: str) -> str:
+    return f"[{part}]" if part.isdigit() else f".{part}"

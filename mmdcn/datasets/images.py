@@ -125,10 +125,10 @@ def check_headers(
         try:
             with open_header(file) as image:
                 stored, turn = image.size, orientation(image) if turned else 1
-            expected = reference
+            expected, of = reference, "annotation"
             if isinstance(reference, str):
                 with open_header(reference) as labels:
-                    expected = labels.size
+                    expected, of = labels.size, f"label map {reference}"
         except Exception as error:  # Pillow's parsers raise what they like
             if not cv2.haveImageReader(file):  # which reads some that Pillow does not
                 faults.add("images that cannot be read", f"{file} ({first_line(error)})")
@@ -137,9 +137,8 @@ def check_headers(
         if stored[0] * stored[1] > MAX_PIXELS:
             faults.add(f"images of more than {MAX_PIXELS} pixels", file)
         elif loaded != tuple(expected):
-            faults.add(
-                "images of another size than annotated", size_mismatch(file, loaded, expected, turn)
-            )
+            text = size_mismatch(file, loaded, expected, turn, of)
+            faults.add("images of another size than annotated", text)
         elif turn != 1 and loaded == stored:
             ambiguous.append(file)
     faults.raise_if_any(where)
@@ -159,11 +158,12 @@ def orientation_of(file: str) -> int:
         return 1
 
 
-def size_mismatch(file: str, loaded: tuple, expected: tuple, turn: int) -> str:
+def size_mismatch(
+    file: str, loaded: tuple, expected: tuple, turn: int, of: str = "annotation"
+) -> str:
     """A sentence on an image whose size, width and height, is not the annotated one."""
-    text = (
-        f"{file} has {loaded[0]}x{loaded[1]} pixels, its annotation {expected[0]:g}x{expected[1]:g}"
-    )
+    here, there = (f"{width:g}x{height:g}" for width, height in (loaded, expected))
+    text = f"{file} has {here} pixels, its {of} {there}"
     if turn != 1:
         text += (
             f"; it is turned on loading, since its EXIF orientation is {turn}. Store it upright, "

@@ -119,11 +119,8 @@ def _check_labels(dataset: Any, maps: list[str], where: str, logger: logging.Log
             reduce_zero_label=dataset.reduce_zero_label,
         )
         counts += np.bincount(load(results)["gt_seg_map"].ravel(), minlength=256)
-        raw.update(
-            np.flatnonzero(
-                np.bincount(mmcv.imread(file, "unchanged", backend="pillow").ravel(), minlength=256)
-            ).tolist()
-        )
+        stored = mmcv.imread(file, "unchanged", backend="pillow")
+        raw.update(np.unique(stored).tolist())
         looked_at += 1
 
     unseen = [name for label, name in enumerate(classes) if not counts[label]]
@@ -132,7 +129,7 @@ def _check_labels(dataset: Any, maps: list[str], where: str, logger: logging.Log
     cause = _cause(raw, dataset.reduce_zero_label)
     if len(unseen) == len(classes):
         raise DatasetError(
-            f"{where}: no pixel of the first {looked_at} label maps has a label of the "
+            f"{where}: no pixel of {looked_at} label maps has a label of the "
             f"{len(classes)} classes; the maps hold the values {some(sorted(raw))}{cause}"
         )
     logger.warning(

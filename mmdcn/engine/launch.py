@@ -1,6 +1,7 @@
 """What the command-line tools share: arguments, config, processes, error messages."""
 
 import argparse
+import copy
 import os
 import sys
 from collections.abc import Callable
@@ -147,7 +148,7 @@ def build_model(cfg: Config, device: str = "cpu") -> nn.Module:
 
 
 def build_runner(cfg: Config, loaders: tuple[str, ...]) -> Runner:
-    """Build the runner of a config and check the data sets that it will read.
+    """Build the runner of a config and check the data sets that it will read, and the heads.
 
     Args:
         cfg: Complete config.
@@ -165,8 +166,11 @@ def build_runner(cfg: Config, loaders: tuple[str, ...]) -> Runner:
     # The main process looks at the files, and all processes learn what it found.
     problem: list[str | None] = [None]
     if is_main_process():
+        model = runner.model
+        if not isinstance(model, nn.Module):  # a runner that builds it later
+            model = build_model(copy.deepcopy(cfg), "meta")
         try:
-            check_datasets(cfg, loaders, runner.logger, runner.model)
+            check_datasets(cfg, loaders, runner.logger, model)
         except DatasetError as error:
             problem = [str(error)]
     broadcast_object_list(problem)

@@ -1,5 +1,9 @@
 """Data sets that cannot be used are refused by name, and what is skipped is counted."""
 
+import subprocess
+import sys
+import textwrap
+
 import pytest
 from mmengine.config import Config
 from PIL import Image
@@ -207,6 +211,22 @@ def test_what_is_put_in_place(coco):
         "LoadAnnotations",
     ]
     assert coco.cfg.val_evaluator.type == "mmdcn.CocoMetric"
+
+
+@pytest.mark.parametrize(
+    ("blocked", "name"),
+    [("mmseg", "TRANSFORMS.get('LoadImageFromFile')"), ("mmdet", "DATASETS.get('CocoDataset')")],
+)
+def test_one_toolbox_is_enough(blocked, name):
+    code = f"""
+        import sys
+        sys.modules[{blocked!r}] = None  # makes an import fail
+        from mmdcn.registry import DATASETS, TRANSFORMS
+        TRANSFORMS.import_from_location()
+        assert ({name} is None) == ({blocked!r} == "mmdet")
+    """
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], stderr=subprocess.PIPE)
+    assert done.returncode == 0, done.stderr.decode()
 
 
 def test_remote_data_is_left_alone(coco, check):

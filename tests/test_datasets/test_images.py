@@ -232,7 +232,7 @@ def test_turned_image_with_its_label_map(tmp_path, check, lines):
         )
     )
     turn(tmp_path / "images" / "b.jpg", 8)
-    message = r"b\.jpg has 10x20 pixels, its annotation 20x10; it is turned .* orientation is 8"
+    message = r"b\.jpg has 10x20 pixels, its label map .*b\.png 20x10; it is turned .* is 8"
     with pytest.raises(DatasetError, match=message):
         check(cfg)
     turn(tmp_path / "images" / "b.jpg", 2)
