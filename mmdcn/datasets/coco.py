@@ -107,7 +107,9 @@ class CocoDataset(MMDetCocoDataset):
 class CocoMetric(MMDetCocoMetric):
     """MMDetection's ``CocoMetric`` for :class:`CocoDataset`: labels are places in the class list.
 
-    Ids of annotations may begin with 0, and ``iscrowd`` may be missing.
+    Annotation ids may begin with 0, ``iscrowd`` may be missing, and polygons that are none (fewer
+    than three points, or an odd number of values) are left out. An object without a usable polygon
+    counts as one whose mask is not found.
 
     Args:
         ann_file: As in MMDetection.
@@ -122,6 +124,18 @@ class CocoMetric(MMDetCocoMetric):
         if ann_file is not None:
             with get_local_path(ann_file, backend_args=backend_args) as local_path:
                 self._coco_api = CocoFile(local_path)
+            for annotation in self._coco_api.dataset.get("annotations", ()):
+                self._clean(annotation)
+
+    def _clean(self, annotation: dict) -> None:
+        """Keep the usable polygons: pycocotools takes two points for a box, and fails on others."""
+        polygons = annotation.get("segmentation")
+        image = self._coco_api.imgs.get(annotation["image_id"])
+        if image is not None and isinstance(polygons, list):
+            size = [image["height"], image["width"]]
+            annotation["segmentation"] = [
+                polygon for polygon in polygons if coco_format.is_polygon(polygon)
+            ] or dict(size=size, counts=[size[0] * size[1]])
 
     def compute_metrics(self, results: list) -> dict[str, float]:
         """Evaluate; MMDetection's method sets the order of the classes only once."""

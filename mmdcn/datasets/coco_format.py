@@ -148,6 +148,11 @@ def _id_of(part: Raw) -> str:
     return f" (id {str(number)[:30]})"
 
 
+def is_polygon(values: list[float]) -> bool:
+    """Whether coordinates are those of a polygon: three points or more."""
+    return len(values) >= 6 and len(values) % 2 == 0
+
+
 def whole(side: float) -> bool:
     """Whether a side of an image is a number of pixels."""
     return math.floor(side) == side

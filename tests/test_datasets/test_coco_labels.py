@@ -98,6 +98,21 @@ def test_ids_from_zero_and_missing_iscrowd(animals, key):
             runs.evaluate_perfect(animals)
 
 
+@pytest.mark.parametrize("polygon", [[1, 1, 5, 5], [1, 1, 5, 1, 5, 5, 1], [1, 1], []])
+def test_polygons_that_are_none(animals, lines, polygon):
+    # pycocotools takes two points for a box, and fails on others
+    animals.content["annotations"][0]["segmentation"].insert(0, polygon)
+    animals.check("train", "val")
+    assert "used without a polygon of fewer than three points" in lines()[0]
+    scores = runs.evaluate_perfect(animals)
+    assert scores["coco/bbox_mAP"] == scores["coco/segm_mAP"] == 1
+    # without any polygon there is a box, and a mask that nobody can find
+    animals.content["annotations"][0]["segmentation"] = [polygon]
+    animals.check("train", "val")
+    scores = runs.evaluate_perfect(animals)
+    assert scores["coco/bbox_mAP"] == 1 and scores["coco/segm_mAP"] < 0.9
+
+
 def test_evaluation_without_a_file(animals):
     del animals.cfg.val_evaluator["ann_file"]
     animals.check("val")
@@ -155,6 +170,11 @@ def test_derived_metrics_are_taken_for_mmdets(own_classes):
     del own_classes.content["annotations"][2]["iscrowd"]
     message = r"annotation id 0 .*\[1\] \(id 0\)\); there is no `iscrowd`.*\[2\] \(id 13\)"
     with pytest.raises(DatasetError, match=message):
+        own_classes.check("val")
+    own_classes.content["annotations"][1]["id"] = 1
+    own_classes.content["annotations"][2]["iscrowd"] = 0
+    own_classes.content["annotations"][1]["segmentation"].append([1, 1, 2, 2])
+    with pytest.raises(DatasetError, match=r"COCO's evaluation fails on it .*\[1\] \(id 1\)"):
         own_classes.check("val")
     own_classes.content["categories"].reverse()
     with pytest.raises(DatasetError, match=r"categories are \(fish, dog, cat\)"):
