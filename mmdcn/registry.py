@@ -4,7 +4,9 @@ A config of any OpenMMLab project reaches them by prefix, e.g. ``type='mmdcn.DCN
 imports this module when it meets the prefix, and ``locations`` on the first look-up in a registry.
 """
 
+from mmengine.registry import DATASETS as MMENGINE_DATASETS
 from mmengine.registry import HOOKS as MMENGINE_HOOKS
+from mmengine.registry import METRICS as MMENGINE_METRICS
 from mmengine.registry import MODELS as MMENGINE_MODELS
 from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS as MMENGINE_OPTIM_WRAPPER_CONSTRUCTORS
 from mmengine.registry import OPTIM_WRAPPERS as MMENGINE_OPTIM_WRAPPERS
@@ -31,7 +33,13 @@ OPTIM_WRAPPER_CONSTRUCTORS = Registry(
 STRATEGIES = Registry(
     "strategy", parent=MMENGINE_STRATEGIES, scope="mmdcn", locations=["mmdcn.engine.sharding"]
 )
-# Steps of a data pipeline.
+# Data sets, the steps of their pipelines, and what is measured on them.
+DATASETS = Registry(
+    "dataset", parent=MMENGINE_DATASETS, scope="mmdcn", locations=["mmdcn.datasets.registered"]
+)
 TRANSFORMS = Registry(
-    "transform", parent=MMENGINE_TRANSFORMS, scope="mmdcn", locations=["mmdcn.datasets.loading"]
+    "transform", parent=MMENGINE_TRANSFORMS, scope="mmdcn", locations=["mmdcn.datasets.registered"]
+)
+METRICS = Registry(
+    "metric", parent=MMENGINE_METRICS, scope="mmdcn", locations=["mmdcn.datasets.registered"]
 )

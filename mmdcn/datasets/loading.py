@@ -1,9 +1,9 @@
 """Loading of label maps that names the file at fault; this module needs MMSegmentation."""
 
 from mmseg.datasets.transforms import LoadAnnotations
-from PIL import Image, UnidentifiedImageError
 
-from mmdcn.datasets.validation import LabelMapError
+from mmdcn.datasets.errors import LabelMapError
+from mmdcn.datasets.images import first_line, open_header, orientation_of
 from mmdcn.registry import TRANSFORMS
 
 MODES = ("1", "L", "P")  # PIL's names of images with one byte per pixel
@@ -34,11 +34,13 @@ class LoadSegAnnotations(LoadAnnotations):
     def _load_seg_map(self, results: dict) -> None:
         file = results["seg_map_path"]
         try:
-            with Image.open(file) as image:
+            with open_header(file) as image:
                 mode, (width, height) = image.mode, image.size
             super()._load_seg_map(results)
-        except (OSError, UnidentifiedImageError) as error:
-            raise LabelMapError(f"label map {file}: it cannot be read: {error}") from error
+        except Exception as error:  # decoders raise what they like
+            raise LabelMapError(f"label map {file}: it cannot be read: {first_line(error)}") from (
+                error
+            )
         if mode not in MODES:
             raise LabelMapError(
                 f"label map {file}: one byte per pixel was expected, the image has mode {mode!r}"
@@ -47,7 +49,7 @@ class LoadSegAnnotations(LoadAnnotations):
         if (height, width) != tuple(size):
             raise LabelMapError(
                 f"label map {file}: it has {width}x{height} pixels, its image "
-                f"{results.get('img_path')} has {size[1]}x{size[0]}"
+                f"{results['img_path']} has {size[1]}x{size[0]}{self._turn(results['img_path'])}"
             )
         labels = results["gt_seg_map"]
         wrong = labels[(labels >= self.num_classes) & (labels != self.ignore_index)]
@@ -58,3 +60,8 @@ class LoadSegAnnotations(LoadAnnotations):
                 f"{self.num_classes} classes have the labels {first} to "
                 f"{self.num_classes - 1 + first}"
             )
+
+    @staticmethod
+    def _turn(file: str) -> str:
+        turn = orientation_of(file)
+        return "" if turn == 1 else f"; the image is turned by its EXIF orientation, {turn}"

@@ -1,6 +1,7 @@
 """What the command-line tools share: arguments, config, processes, error messages."""
 
 import argparse
+import copy
 import os
 import sys
 from collections.abc import Callable
@@ -14,12 +15,8 @@ from mmengine.runner import Runner
 from torch import nn
 
 from mmdcn.checkpoints import CheckpointError
-from mmdcn.datasets.validation import (
-    DatasetError,
-    LabelMapError,
-    check_datasets,
-    check_label_maps_on_loading,
-)
+from mmdcn.datasets.checks import check_datasets, prepare_datasets
+from mmdcn.datasets.errors import DatasetError, LoadingError
 from mmdcn.engine import checkpoint
 
 LAUNCHERS = ("none", "pytorch", "slurm", "mpi")
@@ -151,7 +148,7 @@ def build_model(cfg: Config, device: str = "cpu") -> nn.Module:
 
 
 def build_runner(cfg: Config, loaders: tuple[str, ...]) -> Runner:
-    """Build the runner of a config and check the data sets that it will read.
+    """Build the runner of a config and check the data sets that it will read, and the heads.
 
     Args:
         cfg: Complete config.
@@ -163,15 +160,17 @@ def build_runner(cfg: Config, loaders: tuple[str, ...]) -> Runner:
     """
     if cfg.launcher != "none" and not torch.cuda.is_available():
         _distribute_on_cpu(cfg)
-    if scope_of(cfg) == "mmseg":
-        with DefaultScope.overwrite_default_scope("mmseg"):
-            check_label_maps_on_loading(cfg, loaders)
+    with DefaultScope.overwrite_default_scope(scope_of(cfg)):
+        prepare_datasets(cfg, loaders)
     runner = RUNNERS.build(cfg) if "runner_type" in cfg else Runner.from_cfg(cfg)
     # The main process looks at the files, and all processes learn what it found.
     problem: list[str | None] = [None]
     if is_main_process():
+        model = runner.model
+        if not isinstance(model, nn.Module):  # a runner that builds it later
+            model = build_model(copy.deepcopy(cfg), "meta")
         try:
-            check_datasets(cfg, loaders, runner.logger)
+            check_datasets(cfg, loaders, runner.logger, model)
         except DatasetError as error:
             problem = [str(error)]
     broadcast_object_list(problem)
@@ -208,7 +207,7 @@ def run_tool(tool: Callable[[], None]) -> None:
         tool()
     except (CheckpointError, DatasetError, UsageError) as error:
         # All processes see the same, except for what one of them meets while it loads its images.
-        if is_main_process() or isinstance(error, LabelMapError):
+        if is_main_process() or isinstance(error, LoadingError):
             # A data loader's process puts its traceback in front.
             text = str(error).rpartition(f"{type(error).__name__}: ")[2].strip()
             print(f"error: {text}", file=sys.stderr, flush=True)

@@ -5,6 +5,7 @@ import importlib.util
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -196,6 +197,106 @@ def test_other_parameters_need_overwrite(tmp_path):
     assert shapes.generate(out, **small, seed=1, overwrite=True)
     assert _hashes(out) != before
     assert [p.name for p in tmp_path.iterdir()] == ["shapes"]  # no temporary folder is left
+
+
+TINY = dict(train=3, val=3, size=48)
+
+
+def _add(out):
+    (out / "notes.txt").write_text("precious")
+
+
+def _add_in_a_subfolder(out):
+    (out / "train" / "mine.jpg").write_text("precious")
+
+
+def _change(out):
+    (out / "val" / "000002.jpg").write_text("precious")
+
+
+def _link(out):
+    (out.parent / "elsewhere").mkdir()
+    (out.parent / "elsewhere" / "000001.jpg").write_text("precious")
+    for file in (out / "train").iterdir():
+        file.unlink()
+    (out / "train").rmdir()
+    (out / "train").symlink_to(out.parent / "elsewhere")
+
+
+def _forge(out):
+    _add(out)
+    manifest = json.loads((out / "manifest.json").read_text())
+    (out.parent / "precious.txt").write_text("precious")
+    for name in ("notes.txt", "../precious.txt"):
+        manifest["files"][name] = hashlib.sha256(b"precious").hexdigest()
+    (out / "manifest.json").write_text(json.dumps(manifest))
+
+
+def _old_manifest(out):
+    manifest = json.loads((out / "manifest.json").read_text())
+    del manifest["files"]
+    (out / "manifest.json").write_text(json.dumps(manifest))
+
+
+@pytest.mark.parametrize(
+    ("touch", "name"),
+    [
+        (_add, "1 files .* changed since: notes.txt;"),
+        (_add_in_a_subfolder, "1 files .* since: train/mine.jpg;"),
+        (_change, "2 files .* since: images/validation/000002.jpg, val/000002.jpg;"),
+        (_link, "1 files .* since: train;"),
+        (_forge, "1 files .* since: notes.txt;"),
+        (_old_manifest, "20 files .* since: annotations/"),
+    ],
+)
+def test_overwrite_deletes_only_what_was_written(tmp_path, touch, name):
+    out = tmp_path / "shapes"
+    shapes.generate(out, **TINY, seed=0)
+    touch(out)
+    before = _hashes(tmp_path)
+    with pytest.raises(FileExistsError, match=f"holds {name}"):
+        shapes.generate(out, **TINY, seed=1, overwrite=True)
+    assert _hashes(tmp_path) == before
+
+
+def test_overwrite_does_not_follow_a_link(tmp_path):
+    real, link = tmp_path / "real", tmp_path / "link"
+    shapes.generate(real, **TINY, seed=0)
+    link.symlink_to(real)
+    assert not shapes.generate(link, **TINY, seed=0)  # complete
+    before = _hashes(real)
+    for target in (real, tmp_path / "nowhere"):
+        link.unlink()
+        link.symlink_to(target)
+        with pytest.raises(FileExistsError, match="is a symbolic link"):
+            shapes.generate(link, **TINY, seed=1, overwrite=True)
+    assert _hashes(real) == before and link.is_symlink()
+
+
+def test_killed_run_is_cleared_up(tmp_path):
+    out = tmp_path / "shapes"
+    command = [sys.executable, SCRIPT, f"--out={out}", "--train=500", "--workers=2"]
+    partial = tmp_path / ".shapes.partial"
+    with subprocess.Popen(command, stderr=subprocess.DEVNULL) as process:
+        while not list(partial.glob("new/train/*.jpg")):
+            assert process.poll() is None
+            time.sleep(0.05)
+        with pytest.raises(FileExistsError, match="another process is writing"):
+            shapes.generate(out, **TINY, seed=0)
+        process.kill()
+    assert partial.exists() and not out.exists()
+    (partial / "new" / "mine.txt").write_text("precious")
+    with pytest.raises(FileExistsError, match=r"new/mine\.txt"):
+        shapes.generate(out, **TINY, seed=0)
+    (partial / "new" / "mine.txt").unlink()
+    shapes.generate(out, **TINY, seed=0)
+    assert [path.name for path in tmp_path.iterdir()] == ["shapes"]
+    # killed between the folder's appearance and the end of the old one
+    (partial / "old" / "train").mkdir(parents=True)
+    (partial / "old" / "train" / "000001.jpg").write_bytes(b"")
+    (partial / "old" / "manifest.json").write_bytes(b"")
+    assert not shapes.generate(out, **TINY, seed=0)
+    assert [path.name for path in tmp_path.iterdir()] == ["shapes"]
 
 
 def test_incomplete_folder_is_not_taken_for_complete(tmp_path):

@@ -23,7 +23,10 @@ class Workspace:
         return self.path / name
 
     def run(self, tool: str, config: str, *args, processes: int = 0, fails=False, env=()) -> str:
-        """Run ``tools/<tool>.py`` on a config of this folder; return what it printed."""
+        """Run ``tools/<tool>.py`` on a config of this folder; return what it printed.
+
+        ``fails`` is what is expected, None if it may or may not.
+        """
         command = [sys.executable]
         if processes:
             command += ["-m", "torch.distributed.run", "--standalone"]
@@ -49,7 +52,7 @@ class Workspace:
             text=True,
             timeout=900,
         )
-        assert (done.returncode != 0) == fails, done.stdout[-5000:]
+        assert fails is None or (done.returncode != 0) == fails, done.stdout[-5000:]
         return done.stdout
 
     def scalars(self, work_dir: str, key: str) -> dict:

@@ -56,7 +56,9 @@ def test_detector_trains_and_evaluates(mask_rcnn, shapes):
     assert 0 <= metric <= 1
     content = json.loads((shapes / "annotations" / "instances_train.json").read_text())
     count = len(content["annotations"])
-    assert f"24 images, {count} annotations, {count} of them used" in mask_rcnn.log
+    crowds = sum(annotation["iscrowd"] for annotation in content["annotations"])
+    numbers = f"{count} annotations, {crowds} crowd regions, {count - crowds} of them used"
+    assert f"24 images, {numbers}" in mask_rcnn.log
 
 
 def test_two_processes_evaluate_all_images(mask_rcnn, shapes):

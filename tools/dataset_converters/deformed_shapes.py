@@ -8,7 +8,7 @@ distractors.
 One folder serves instance and semantic segmentation::
 
     deformed_shapes/
-      manifest.json                             parameters of this run, written last
+      manifest.json                             parameters and hashes of all files, written last
       train/  val/                              JPEG images
       annotations/instances_{train,val}.json    COCO instances (polygons; crowds as RLE)
       images/{training,validation}/             the same images in ADE20K's layout (hard links)
@@ -24,7 +24,6 @@ import math
 import os
 import shutil
 import sys
-import tempfile
 import time
 from contextlib import ExitStack
 from functools import partial
@@ -44,10 +43,16 @@ from deformed_shapes_drawing import (
     paint,
     photograph,
 )
+from deformed_shapes_folder import OutputFolder
 
 CLASSES = tuple(OUTLINES)
 SPLITS = {"train": "training", "val": "validation"}  # COCO's name -> ADE20K's name
 MARKER = "manifest.json"
+# All other files that are ever written.
+FILES = (
+    r"(train|images/training|val|images/validation)/\d{6,}\.jpg"
+    r"|annotations/(training|validation)/\d{6,}\.png|annotations/instances_(train|val)\.json"
+)
 GENERATOR = "mmdcn deformed_shapes"
 VERSION = 1  # raise it with every change of the pixels or annotations
 
@@ -227,23 +232,21 @@ def write_split(root: Path, split: str, count: int, size: int, seed: int, mapper
         json.dump(coco, file)
 
 
-def state_of(out: Path, parameters: dict) -> str:
+def state_of(folder: OutputFolder, parameters: dict) -> str:
     """'missing', 'complete' (same parameters, all files), 'different' (ours) or 'foreign'."""
-    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+    out = folder.path
+    if not os.path.lexists(out) or (out.is_dir() and not any(out.iterdir())):
         return "missing"
-    try:
-        manifest = json.loads((out / MARKER).read_text())
-        if manifest["generator"] != GENERATOR:
-            return "foreign"
-    except (OSError, ValueError, KeyError, TypeError):
+    manifest = folder.read_manifest()
+    if manifest is None or manifest.get("generator") != GENERATOR:
         return "foreign"
     if manifest.get("parameters") != parameters:
         return "different"
     for split, ade in SPLITS.items():
         if not (out / "annotations" / f"instances_{split}.json").is_file():
             return "different"
-        for folder in (split, f"images/{ade}", f"annotations/{ade}"):
-            if len(list((out / folder).glob("*.*"))) != parameters[split]:
+        for name in (split, f"images/{ade}", f"annotations/{ade}"):
+            if len(list((out / name).glob("*.*"))) != parameters[split]:
                 return "different"
     return "complete"
 
@@ -259,14 +262,14 @@ def generate(
 ) -> bool:
     """Write the data set to ``out``, unless it is there already.
 
-    The folder appears only when it is complete. An existing folder is replaced only if this
-    function wrote it and ``overwrite`` is true.
+    The folder appears only when it is complete. An existing folder is replaced only if
+    ``overwrite`` is true and this function wrote all its files, which are as it wrote them.
 
     Returns:
         Whether anything was written.
 
     Raises:
-        FileExistsError: ``out`` holds something else.
+        FileExistsError: ``out`` holds something else, is a symbolic link, or is being written.
         ValueError: an argument is out of range.
     """
     for name, value, least in (
@@ -278,11 +281,15 @@ def generate(
     ):
         if value < least:
             raise ValueError(f"{name} must be at least {least}, got {value}")
-    out = Path(out).absolute()
+    folder = OutputFolder(Path(out).absolute(), MARKER, FILES)
+    out = folder.path
+    folder.clear_partial()
     parameters = dict(version=VERSION, train=train, val=val, size=size, seed=seed)
-    state = state_of(out, parameters)
+    state = state_of(folder, parameters)
     if state == "complete":
         return False
+    if out.is_symlink():
+        raise FileExistsError(f"{out} is a symbolic link; pass the folder itself as --out")
     if state == "foreign":
         raise FileExistsError(
             f"{out} exists and was not written by this script; choose another --out"
@@ -292,31 +299,26 @@ def generate(
             f"{out} holds a data set of other parameters or lacks files; "
             "pass --overwrite to replace it"
         )
-
-    out.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
-    try:
-        new = temporary / "new"
-        new.mkdir()
-        with ExitStack() as stack:
-            mapper = map
-            if workers > 1:
-                pool = stack.enter_context(get_context("spawn").Pool(workers))
-                mapper = partial(pool.imap, chunksize=4)
-            for split, count in (("train", train), ("val", val)):
-                write_split(new, split, count, size, seed, mapper)
-        manifest = dict(
-            generator=GENERATOR,
-            parameters=parameters,
-            classes=CLASSES,
-            semantic_labels=("unlabelled", "background", *CLASSES),
+    foreign = folder.foreign_files() if state == "different" else []
+    if foreign:
+        raise FileExistsError(
+            f"{out} holds {len(foreign)} files that this script did not write, or that were "
+            f"changed since: {', '.join(foreign[:3])}; move them away, or choose another --out"
         )
-        (new / MARKER).write_text(json.dumps(manifest, indent=2) + "\n")
-        if state == "different":
-            os.rename(out, temporary / "old")
-        os.rename(new, out)  # an empty folder at `out` is replaced
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+
+    manifest = dict(
+        generator=GENERATOR,
+        parameters=parameters,
+        classes=CLASSES,
+        semantic_labels=("unlabelled", "background", *CLASSES),
+    )
+    with folder.written(manifest, replace=state == "different") as new, ExitStack() as stack:
+        mapper = map
+        if workers > 1:
+            pool = stack.enter_context(get_context("spawn").Pool(workers))
+            mapper = partial(pool.imap, chunksize=4)
+        for split, count in (("train", train), ("val", val)):
+            write_split(new, split, count, size, seed, mapper)
     return True
 
 
