@@ -12,7 +12,8 @@ from mmengine.fileio import LocalBackend
 from mmengine.logging import MessageHub
 
 from mmdcn.engine import checkpoint
-from mmdcn.engine.checkpoint import AtomicCheckpointHook, AtomicLocalBackend, find_resumable
+from mmdcn.engine.checkpoint import AtomicCheckpointHook, AtomicLocalBackend
+from mmdcn.engine.resuming import find_resumable
 from mmdcn.engine.sharding import FSDPStrategy
 from mmdcn.ops import ModulatedDeformConv2dPack
 
