@@ -51,12 +51,14 @@ def _begin_child(_: object = None) -> None:
 
 
 def end_children_with_parent() -> None:
-    """Call :func:`_begin_child` in all processes that multiprocessing starts, however it does so.
+    """Make all processes that multiprocessing starts from now on end with this one.
 
-    For those that do not begin as a copy of this process, this has to be called in them as well,
-    which an import does, since they import the main module anew.
+    Those that do not begin as a copy of this process have to call this themselves. They import the
+    main module anew, so the call has to stand where that runs it.
     """
     multiprocessing.util.register_after_fork(_begin_child, _begin_child)
+    if multiprocessing.current_process().name != "MainProcess":
+        _begin_child()
 
 
 def stop_on_signals() -> None:
@@ -107,7 +109,7 @@ def _is_from_mim() -> bool:
         command = Path(f"/proc/{os.getppid()}/cmdline").read_bytes()
     except OSError:
         return False
-    words = [os.path.basename(os.fsdecode(word)) for word in command.split(b"\0")][:5]
+    words = [os.path.basename(os.fsdecode(word)) for word in command.split(b"\0") if word][:5]
     follows_mim = words[words.index("mim") + 1 :][:1] if "mim" in words else []
     return any(name.startswith(word) for word in follows_mim for name in ("train", "test", "run"))
 

@@ -108,7 +108,7 @@ def _candidates(work_dir: Path) -> list[Path]:
     def rank(path: Path) -> tuple:
         written = path.stat().st_mtime
         further = last not in steps or (
-            steps[path] > steps[last] and written >= note.stat().st_mtime
+            steps[path] > steps[last] and written >= last.stat().st_mtime
         )
         return further, path == last, written
 
