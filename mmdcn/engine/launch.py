@@ -207,11 +207,11 @@ def build_runner(cfg: Config, loaders: tuple[str, ...]) -> Runner:
     broadcast_object_list(problem)
     if problem[0] is not None:
         raise DatasetError(problem[0])
-    _judge_checkpoint(runner, whole="train" not in loaders or runner._resume)
+    judge_checkpoint(runner, whole="train" not in loaders or runner._resume)
     return runner
 
 
-def _judge_checkpoint(runner: Runner, whole: bool) -> None:
+def judge_checkpoint(runner: Runner, whole: bool) -> None:
     """Make the runner's checkpoint raise CheckpointError where it does not fit."""
     load, file = runner.load_or_resume, runner._load_from
 

@@ -24,6 +24,7 @@ GRACE = 5  # seconds
 PR_SET_PDEATHSIG = 1
 
 _stopped_by: int | None = None
+_told = threading.Event()  # `stop_message` is printed
 stop_message: Callable[[], str] = "stopped".format  # a tool may put its own here
 
 
@@ -99,6 +100,7 @@ def _watch(reader: socket.socket, writer: socket.socket, numbers: list[int]) -> 
     signal.alarm(GRACE)
     if is_main_process():
         os.write(2, f"\n{stop_message()}\n".encode())
+    _told.set()
     wait()
     os._exit(128 + number)
 
@@ -125,6 +127,7 @@ def leave(status: int) -> NoReturn:
     """
     if _stopped_by is not None:
         status = 128 + _stopped_by
+        _told.wait(timeout=GRACE)
     sys.stdout.flush()
     sys.stderr.flush()
     if status and _is_from_mim():
