@@ -28,6 +28,9 @@ def open_replacing(path: str | Path) -> Iterator[BinaryIO]:
 
     Args:
         path: Name of the file; missing folders are made.
+
+    Raises:
+        OSError: The file cannot be written; nothing of it is left.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -41,6 +44,11 @@ def open_replacing(path: str | Path) -> Iterator[BinaryIO]:
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
+    except OSError as error:
+        if error.errno is None or error.filename is not None:
+            raise
+        # No space left, for example, which is told without the name of the file.
+        raise OSError(error.errno, error.strerror, str(path)) from error
     finally:
         temporary.unlink(missing_ok=True)
 

@@ -35,11 +35,15 @@ class Workspace:
         command += [str(CONFIGS / config), *map(str, args)]
         if processes:
             command += ["--launcher", "pytorch"]
+        paths = [str(CONFIGS), *filter(None, [os.environ.get("PYTHONPATH")])]
+        settings = dict(
+            PYTHONPATH=os.pathsep.join(paths),
+            OMP_NUM_THREADS="1",  # the models are tiny, several threads would wait for each other
+        )
         done = subprocess.run(
             command,
             cwd=self.path,
-            # One thread: the models are tiny, and several threads only wait for each other.
-            env={**os.environ, "PYTHONPATH": str(CONFIGS), "OMP_NUM_THREADS": "1", **dict(env)},
+            env={**os.environ, **settings, **dict(env)},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
