@@ -2,6 +2,9 @@
 
 A config of any OpenMMLab project reaches them by prefix, e.g. ``type='mmdcn.DCNv2'``: MMEngine
 imports this module when it meets the prefix, and ``locations`` on the first look-up in a registry.
+
+So this import is also what makes MMEngine load checkpoints safely, see
+:mod:`mmdcn.checkpoints.mmengine_loader`.
 """
 
 from mmengine.registry import DATASETS as MMENGINE_DATASETS
@@ -13,6 +16,8 @@ from mmengine.registry import OPTIM_WRAPPERS as MMENGINE_OPTIM_WRAPPERS
 from mmengine.registry import STRATEGIES as MMENGINE_STRATEGIES
 from mmengine.registry import TRANSFORMS as MMENGINE_TRANSFORMS
 from mmengine.registry import Registry
+
+from mmdcn.checkpoints import mmengine_loader  # noqa: F401 (for its effect)
 
 # Layers and backbones.
 MODELS = Registry("model", parent=MMENGINE_MODELS, scope="mmdcn", locations=["mmdcn.models"])

@@ -8,7 +8,7 @@ import torch
 from mmengine.config import Config
 from mmengine.structures import PixelData
 
-from mmdcn.engine import launch
+from mmdcn.engine import fitting, launch
 
 
 def parse_args() -> argparse.Namespace:
@@ -41,7 +41,8 @@ def draw_detections(cfg: Config, image, args: argparse.Namespace, out_file: str)
     from mmdet.apis import inference_detector, init_detector
     from mmdet.registry import VISUALIZERS
 
-    model = init_detector(cfg, args.checkpoint, device=args.device)
+    with fitting.loading(args.checkpoint, whole=True):
+        model = init_detector(cfg, args.checkpoint, device=args.device)
     result = inference_detector(model, image)
     objects = result.pred_instances
     objects.bboxes *= args.zoom
@@ -67,7 +68,8 @@ def draw_segments(cfg: Config, image, args: argparse.Namespace, out_file: str) -
 
     if "test_pipeline" not in cfg:
         cfg.test_pipeline = cfg.test_dataloader.dataset.pipeline
-    model = init_model(cfg, args.checkpoint, device=args.device)
+    with fitting.loading(args.checkpoint, whole=True):
+        model = init_model(cfg, args.checkpoint, device=args.device)
     result = inference_model(model, image)
     segments = PixelData(data=enlarge(result.pred_sem_seg.data, args.zoom))
     result.pred_sem_seg = segments
@@ -86,12 +88,9 @@ def draw_segments(cfg: Config, image, args: argparse.Namespace, out_file: str) -
 
 def main() -> None:
     args = parse_args()
-    launch.require_file("image", args.image)
     if args.zoom < 1:
         raise launch.UsageError(f"--zoom: a positive integer was expected, got {args.zoom}")
-    image = mmcv.imread(args.image)
-    if image is None:
-        raise launch.UsageError(f"image {args.image}: it cannot be read as an image")
+    image = launch.read_image(args.image)
     cfg = launch.read_config(args.config, args.cfg_options)
     out_file = Path(args.out_file or Path("work_dirs", "image_demo", Path(args.image).name))
     out_file.parent.mkdir(parents=True, exist_ok=True)

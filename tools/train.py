@@ -8,7 +8,7 @@ import torch
 from mmengine.config import Config
 from mmengine.logging import print_log
 
-from mmdcn.engine import checkpoint, launch
+from mmdcn.engine import launch, processes, resuming, work_dir
 
 
 def parse_args() -> argparse.Namespace:
@@ -58,7 +58,7 @@ def set_resume(cfg: Config, resume: str | None) -> None:
     if resume not in (None, "auto"):
         cfg.resume, cfg.load_from = True, resume
     elif resume == "auto" or cfg.get("resume") and not cfg.get("load_from"):
-        found = checkpoint.find_resumable(cfg.work_dir)
+        found = resuming.find_resumable(cfg.work_dir)
         if found is None:
             print_log(f"{cfg.work_dir} has no whole checkpoint to resume from: starting anew")
             cfg.resume = False
@@ -74,6 +74,9 @@ def main() -> None:
         enable_amp(cfg)
     if args.auto_scale_lr:
         enable_auto_scale_lr(cfg)
+    if processes.is_main_process():
+        work_dir.claim(cfg.work_dir)
+    processes.stop_message = lambda: resuming.how_to_go_on(cfg.work_dir)
     set_resume(cfg, args.resume)
     hook = cfg.get("default_hooks", {}).get("checkpoint")
     if hook and hook.get("type") == "CheckpointHook":

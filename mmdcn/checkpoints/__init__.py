@@ -4,10 +4,17 @@ Nothing but torch is needed here; the files of MMEngine's runner also need MMEng
 """
 
 from mmdcn.checkpoints.files import CheckpointError, load_checkpoint_file, open_replacing
-from mmdcn.checkpoints.keys import find_state_dict, misfit, rename_old_offset_keys, shown
+from mmdcn.checkpoints.keys import (
+    described,
+    find_state_dict,
+    misfit,
+    rename_old_offset_keys,
+    shown,
+)
 
 __all__ = [
     "CheckpointError",
+    "described",
     "find_state_dict",
     "load_checkpoint_file",
     "misfit",

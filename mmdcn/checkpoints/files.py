@@ -8,17 +8,12 @@ import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any, BinaryIO
 
-import numpy as np
 import torch
 import torch.distributed as dist
 
-try:
-    from mmengine.logging import HistoryBuffer
-except ModuleNotFoundError:  # plain PyTorch has no files with such a buffer
-    HistoryBuffer = None
+from mmdcn.checkpoints.unpickling import allowed_globals, with_numpy
 
 
 class CheckpointError(RuntimeError):
@@ -33,6 +28,9 @@ def open_replacing(path: str | Path) -> Iterator[BinaryIO]:
 
     Args:
         path: Name of the file; missing folders are made.
+
+    Raises:
+        OSError: The file cannot be written; nothing of it is left.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -46,39 +44,38 @@ def open_replacing(path: str | Path) -> Iterator[BinaryIO]:
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
+    except OSError as error:
+        if error.errno is None or error.filename is not None:
+            raise
+        # No space left, for example, which is told without the name of the file.
+        raise OSError(error.errno, error.strerror, str(path)) from error
     finally:
         temporary.unlink(missing_ok=True)
 
 
-def _statistics_method(owner: Any, name: str) -> Any:
-    """Stands in for ``getattr``, by which pickle names the methods that HistoryBuffer carries.
+def _check_records(path: Path) -> None:
+    """Compare the content of a zip archive with the checksums in it, which PyTorch does not do.
 
-    MMEngine's own list of safe objects has the real one, with which a file can reach and run
-    any function.
+    Raises:
+        Exception: A record is damaged. Of several kinds, as the directory may be damaged too.
     """
-    if owner is HistoryBuffer and name in ("min", "max", "mean", "current"):
-        return getattr(owner, name)
-    raise UnpicklingError(f"Unsupported GLOBAL getattr.{name}")
-
-
-def _safe_globals() -> list:
-    """What a checkpoint of MMEngine holds besides tensors and plain Python objects."""
-    multiarray = np._core.multiarray if hasattr(np, "_core") else np.core.multiarray
-    kinds = (np.bool_, np.uint8, np.int32, np.int64, np.float32, np.float64)
-    allowed = [np.ndarray, np.dtype, *(type(np.dtype(kind)) for kind in kinds)]
-    if HistoryBuffer is not None:
-        allowed += [HistoryBuffer, (_statistics_method, "builtins.getattr")]
-    for function in (multiarray._reconstruct, multiarray.scalar):
-        # numpy 2 renamed the module; files of either version load with both.
-        for module in ("numpy.core.multiarray", "numpy._core.multiarray"):
-            allowed.append((function, f"{module}.{function.__name__}"))
-    return allowed
+    with zipfile.ZipFile(path) as archive:
+        records = archive.infolist()
+        # torch.serialization.set_crc32_options(False) writes zeros.
+        if any(record.CRC for record in records):
+            for record in records:
+                with archive.open(record) as file:
+                    while file.read(2**20):
+                        pass
 
 
 def load_checkpoint_file(
     filename: str | Path, map_location: Any = None, mmap: bool | None = None
 ) -> Any:
     """Load a checkpoint without running code from it.
+
+    The checksums in the file are compared with its content first; files of ``torch.save`` from
+    before PyTorch 1.6 have none.
 
     Args:
         filename: Path of a file written by ``torch.save``.
@@ -90,7 +87,7 @@ def load_checkpoint_file(
 
     Raises:
         CheckpointError: The file does not exist, is not whole, or holds objects other than
-            tensors, numpy arrays and plain Python objects.
+            tensors, numpy's numbers and arrays of them, and plain Python objects.
     """
     path = Path(filename).expanduser()
     if not path.is_file():
@@ -98,11 +95,17 @@ def load_checkpoint_file(
     size = f"{path.stat().st_size} bytes"
     with open(path, "rb") as file:
         # torch writes zip archives; their directory stands at the end.
-        if file.read(2) == b"PK" and not zipfile.is_zipfile(path):
+        is_zip = zipfile.is_zipfile(file)
+        file.seek(0)
+        if file.read(2) == b"PK" and not is_zip:
             raise CheckpointError(f"checkpoint {path}: the file is truncated ({size})")
     try:
-        with torch.serialization.safe_globals(_safe_globals()):
-            return torch.load(path, map_location=map_location, weights_only=True, mmap=mmap)
+        if is_zip:
+            _check_records(path)
+        with torch.serialization.safe_globals(allowed_globals()):
+            return with_numpy(
+                torch.load(path, map_location=map_location, weights_only=True, mmap=mmap)
+            )
     except torch.OutOfMemoryError:
         raise
     except Exception as error:  # a damaged file can raise anything
@@ -113,7 +116,9 @@ def load_checkpoint_file(
                 "it is refused. If you trust its source, load it with torch.load(..., "
                 "weights_only=False) and save its 'state_dict' alone to a new file."
             ) from error
-        reason = message.splitlines()[0] if message else "no further detail"
+        # PyTorch's advice comes first, the reason last.
+        lines = message.rpartition("WeightsUnpickler error: ")[2].strip().splitlines()
+        reason = lines[0] if lines else "no further detail"
         raise CheckpointError(
             f"checkpoint {path}: the file cannot be read, so it is truncated, damaged or not a "
             f"checkpoint ({size}; {type(error).__name__}: {reason})"

@@ -62,6 +62,11 @@ def misfit(
             if key in state_dict and state_dict[key].shape != own[key].shape
         ],
     }
+    return described(differences)
+
+
+def described(differences: Mapping[str, Sequence[str]]) -> str:
+    """The first keys of every kind of difference, as text; empty if there is none."""
     return "; ".join(f"{kind}: {shown(keys)}" for kind, keys in differences.items() if keys)
 
 

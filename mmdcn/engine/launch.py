@@ -2,12 +2,17 @@
 
 import argparse
 import copy
+import logging
 import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import cv2
+import mmcv
+import numpy as np
 import torch
+import yaml
 from mmengine.config import Config, DictAction
 from mmengine.dist import broadcast_object_list, is_main_process
 from mmengine.registry import MODELS, RUNNERS, DefaultScope
@@ -17,13 +22,14 @@ from torch import nn
 from mmdcn.checkpoints import CheckpointError
 from mmdcn.datasets.checks import check_datasets, prepare_datasets
 from mmdcn.datasets.errors import DatasetError, LoadingError
-from mmdcn.engine import checkpoint
+from mmdcn.engine import checkpoint, fitting, processes, work_dir, yaml_configs
+from mmdcn.engine.errors import UsageError
+from mmdcn.engine.resuming import ResumeCheckHook
 
 LAUNCHERS = ("none", "pytorch", "slurm", "mpi")
 
-
-class UsageError(ValueError):
-    """An argument or config value that the tools cannot work with."""
+# Here and not in `run_tool`, as a process that does not begin as a copy of a tool's imports this.
+processes.end_children_with_parent()
 
 
 def add_common_arguments(parser: argparse.ArgumentParser) -> None:
@@ -84,6 +90,25 @@ def require_file(name: str, path: str) -> None:
         raise UsageError(f"{name} {path}: there is no such file")
 
 
+def read_image(path: str) -> np.ndarray:
+    """Read an image file.
+
+    Returns:
+        ``(H, W, 3)``, uint8, BGR.
+
+    Raises:
+        UsageError: There is none, or it cannot be read.
+    """
+    require_file("image", path)
+    try:
+        image = mmcv.imread(path)
+    except cv2.error:  # the file is empty
+        image = None
+    if image is None:
+        raise UsageError(f"image {path}: it cannot be read as an image")
+    return image
+
+
 def read_config(file: str, options: dict | None = None) -> Config:
     """Read a config and override values of it.
 
@@ -92,7 +117,8 @@ def read_config(file: str, options: dict | None = None) -> Config:
         options: Values by key, ``--cfg-options``.
 
     Raises:
-        UsageError: The file does not exist, or a module of its ``custom_imports`` is missing.
+        UsageError: The file does not exist, a module of its ``custom_imports`` is missing, or it is
+            a YAML file and not plain data.
     """
     require_file("config", file)
     try:
@@ -102,6 +128,9 @@ def read_config(file: str, options: dict | None = None) -> Config:
         reason = error.__cause__ or error
         reason = reason.__context__ or reason
         raise UsageError(f"config {file}: {reason}") from error
+    except yaml.YAMLError as error:
+        reason = " ".join(str(error).split())
+        raise UsageError(f"config {file}: YAML of plain values was expected: {reason}") from error
     if options:
         cfg.merge_from_dict(options)
     return cfg
@@ -155,9 +184,10 @@ def build_runner(cfg: Config, loaders: tuple[str, ...]) -> Runner:
         loaders: Which of ``train``, ``val`` and ``test`` will be used.
 
     Raises:
-        UsageError: The launcher does not work on this machine.
+        UsageError: The launcher does not work on this machine, or the work folder cannot be made.
         DatasetError: A data set is not usable.
     """
+    work_dir.prepare(cfg.work_dir)
     if cfg.launcher != "none" and not torch.cuda.is_available():
         _distribute_on_cpu(cfg)
     with DefaultScope.overwrite_default_scope(scope_of(cfg)):
@@ -176,7 +206,20 @@ def build_runner(cfg: Config, loaders: tuple[str, ...]) -> Runner:
     broadcast_object_list(problem)
     if problem[0] is not None:
         raise DatasetError(problem[0])
+    judge_checkpoint(runner, whole="train" not in loaders or runner._resume)
     return runner
+
+
+def judge_checkpoint(runner: Runner, whole: bool) -> None:
+    """Make the runner's checkpoint raise CheckpointError where it does not fit."""
+    load, file = runner.load_or_resume, runner._load_from
+
+    def load_or_resume() -> None:
+        with fitting.explaining(file), fitting.loading(file, whole):
+            load()
+
+    runner.load_or_resume = load_or_resume
+    runner.register_hook(ResumeCheckHook())
 
 
 def _distribute_on_cpu(cfg: Config) -> None:
@@ -201,16 +244,33 @@ def _distribute_on_cpu(cfg: Config) -> None:
 
 
 def run_tool(tool: Callable[[], None]) -> None:
-    """Run a tool with safe checkpoints; its known errors end it with one line of text."""
+    """Run a tool with safe checkpoints; its known errors and Ctrl-C end it with one line."""
     checkpoint.install()
+    yaml_configs.install()
+    processes.stop_on_signals()
+    # The log tells of a full disk in a traceback for each line; what else is written tells it, too.
+    logging.raiseExceptions = False
     try:
         tool()
-    except (CheckpointError, DatasetError, UsageError) as error:
+    except (CheckpointError, DatasetError, UsageError, OSError) as error:
         # All processes see the same, except for what one of them meets while it loads its images.
-        if is_main_process() or isinstance(error, LoadingError):
-            # A data loader's process puts its traceback in front.
-            text = str(error).rpartition(f"{type(error).__name__}: ")[2].strip()
-            print(f"error: {text}", file=sys.stderr, flush=True)
-        sys.exit(1)
+        everywhere = isinstance(error, (LoadingError, OSError))
+        if not processes.is_stopping() and (everywhere or processes.is_main_process()):
+            print(f"error: {_one_line(error)}", file=sys.stderr, flush=True)
+        processes.leave(1)
+    except SystemExit as error:
+        processes.leave(error.code or 0)
+    except BaseException:
+        # A worker that is told to end with this process also raises something here.
+        if processes.is_stopping():
+            processes.leave(1)
+        raise
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
+
+
+def _one_line(error: Exception) -> str:
+    if isinstance(error, OSError) and error.strerror and error.filename:
+        return f"{error.filename}: {error.strerror}"
+    # A data loader's process puts its traceback in front.
+    return str(error).rpartition(f"{type(error).__name__}: ")[2].strip()

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.distributed.fsdp import FullyShardedDataParallel
 
 from mmdcn.checkpoints import rename_old_offset_keys
+from mmdcn.engine.fitting import judge
 from mmdcn.engine.optimizers.layer_decay import note_dimensions
 from mmdcn.registry import STRATEGIES
 
@@ -72,8 +73,14 @@ class FSDPStrategy(MMEngineFSDPStrategy):
         return super()._wrap_model(model)
 
     def load_model_state_dict(self, state_dict: dict, **kwargs) -> None:
-        own = set(self.id_to_name.values())  # names of the parameters before they were flattened
-        super().load_model_state_dict(rename_old_offset_keys(state_dict, own), **kwargs)
+        own = dict.fromkeys(self.id_to_name.values())  # parameters before they were flattened
+        state_dict = rename_old_offset_keys(state_dict, own)
+        names = [name for name, _ in self.model.named_buffers()]
+        buffers = {name.replace("_fsdp_wrapped_module.", "") for name in names}
+        missing = [key for key in own if key not in state_dict]
+        unexpected = [key for key in state_dict if key not in own and key not in buffers]
+        judge(own, missing, unexpected, {})
+        super().load_model_state_dict(state_dict, **kwargs)
 
     def build_optim_wrapper(
         self, optim_wrapper: BaseOptimWrapper | dict, model: nn.Module | None = None

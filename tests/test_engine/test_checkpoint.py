@@ -1,7 +1,6 @@
-"""Checkpoints of a run: safe in MMEngine too, never too few, found for resuming, old ones too."""
+"""Checkpoints of a run: safe in MMEngine too, never too few, old ones too."""
 
 import os
-import pickle
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -11,8 +10,7 @@ import torch
 from mmengine.fileio import LocalBackend
 from mmengine.logging import MessageHub
 
-from mmdcn.engine import checkpoint
-from mmdcn.engine.checkpoint import AtomicCheckpointHook, AtomicLocalBackend, find_resumable
+from mmdcn.engine.checkpoint import AtomicCheckpointHook, AtomicLocalBackend
 from mmdcn.engine.sharding import FSDPStrategy
 from mmdcn.ops import ModulatedDeformConv2dPack
 
@@ -22,11 +20,17 @@ class RunsCode:
         return os.mkdir, ("made_by_checkpoint",)
 
 
-def run_in_own_process(program, folder):
+INSTALL = "from mmdcn.engine import checkpoint\ncheckpoint.install()\n"
+
+
+def run_in_own_process(program, folder, first=INSTALL, **env):
     """Run a program after `install`, which replaces parts of MMEngine."""
-    program = "from mmdcn.engine import checkpoint\ncheckpoint.install()\n" + program
     done = subprocess.run(
-        [sys.executable, "-c", program], cwd=folder, capture_output=True, text=True
+        [sys.executable, "-c", first + program],
+        cwd=folder,
+        env={**os.environ, **env},
+        capture_output=True,
+        text=True,
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
@@ -35,12 +39,13 @@ def run_in_own_process(program, folder):
 def test_install_covers_mmengine(tmp_path):
     program = """
 import torch
+from mmdcn.checkpoints import CheckpointError
 from mmengine.fileio import get_file_backend
 from mmengine.runner.checkpoint import CheckpointLoader
 assert type(get_file_backend("x")) is checkpoint.AtomicLocalBackend
 try:
     CheckpointLoader.load_checkpoint("bad.pth")
-except checkpoint.CheckpointError as error:
+except CheckpointError as error:
     assert "mkdir" in str(error), error
 else:
     raise AssertionError("loaded")
@@ -54,6 +59,29 @@ else:
     torch.save(RunsCode(), tmp_path / "bad.pth")
     run_in_own_process(program, tmp_path)
     assert not (tmp_path / "made_by_checkpoint").exists()
+
+
+LOAD_AS_OTHERS_DO = """
+import torch
+from mmengine.runner.checkpoint import load_checkpoint
+try:
+    load_checkpoint(torch.nn.Linear(1, 1), "bad.pth")
+except Exception as error:
+    print(type(error).__name__, error)
+torch.load("good.pth", weights_only=False)
+"""
+
+
+def test_importing_models_protects_the_loader_of_mmengine(tmp_path):
+    """The loader of ``init_detector`` and ``init_model``; torch.load is not ours to change."""
+    torch.save(RunsCode(), tmp_path / "bad.pth")
+    torch.save(dict(object=slice(1)), tmp_path / "good.pth")
+    log = run_in_own_process(LOAD_AS_OTHERS_DO, tmp_path, "import mmdcn.models\n")
+    assert "CheckpointError checkpoint bad.pth: it holds posix.mkdir" in log
+    assert not (tmp_path / "made_by_checkpoint").exists()
+    unrestricted = dict(TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD="1")
+    run_in_own_process(LOAD_AS_OTHERS_DO, tmp_path, "import mmdcn.models\n", **unrestricted)
+    assert (tmp_path / "made_by_checkpoint").exists()
 
 
 def test_runner_loads_the_offset_keys_of_early_mmdetection(tmp_path):
@@ -142,51 +170,3 @@ def test_hook_deletes_the_old_checkpoint_after_writing_the_new_one(tmp_path):
     assert present_at_write == [[], ["epoch_1.pth"], ["epoch_2.pth"]]
     assert [p.name for p in tmp_path.glob("*.pth")] == ["epoch_2.pth"]
     assert type(hook.file_backend) is LocalBackend
-
-
-def work_dir(path, *epochs, last=None):
-    for time, epoch in enumerate(epochs):
-        file = path / f"epoch_{epoch}.pth"
-        torch.save(dict(state_dict=dict(weight=torch.arange(9.0)), message_hub={}), file)
-        os.utime(file, (time, time))
-    if last is not None:
-        (path / "last_checkpoint").write_text(last)
-
-
-def test_resumes_from_the_named_checkpoint(tmp_path):
-    # The folder was moved since, and an older run had got further.
-    work_dir(tmp_path, 9, 1, 2, last="/elsewhere/epoch_2.pth")
-    assert find_resumable(tmp_path).name == "epoch_2.pth"
-
-
-def test_resumes_from_a_checkpoint_whose_name_was_not_written_yet(tmp_path):
-    work_dir(tmp_path, 1, 2, 3, last="epoch_2.pth")
-    assert find_resumable(tmp_path).name == "epoch_3.pth"
-
-
-@pytest.mark.parametrize("last", [None, "", "epoch_7.pth"])
-def test_resumes_without_a_usable_name(tmp_path, last):
-    work_dir(tmp_path, 1, 2, last=last)
-    assert find_resumable(tmp_path).name == "epoch_2.pth"
-
-
-def test_passes_over_broken_checkpoints_with_a_warning(tmp_path, monkeypatch):
-    messages = []
-    monkeypatch.setattr(checkpoint, "print_log", lambda text, **kwargs: messages.append(text))
-    work_dir(tmp_path, 1, 2, 3, last="epoch_3.pth")
-    content = (tmp_path / "epoch_3.pth").read_bytes()
-    (tmp_path / "epoch_3.pth").write_bytes(content[: len(content) // 2])
-    (tmp_path / "epoch_4.pth.0.tmp").write_bytes(content)
-    (tmp_path / "best_coco_bbox_mAP_epoch_9.pth").write_bytes(content)
-    with open(tmp_path / "epoch_2.pth", "wb") as file:
-        pickle.dump("not a checkpoint", file)
-    assert find_resumable(tmp_path).name == "epoch_1.pth"
-    assert len(messages) == 2
-    assert "epoch_3.pth: the file is truncated" in messages[0]
-    assert "epoch_2.pth" in messages[1]
-
-
-def test_weights_alone_cannot_be_resumed(tmp_path):
-    torch.save(dict(state_dict={}), tmp_path / "epoch_1.pth")
-    assert find_resumable(tmp_path) is None
-    assert find_resumable(tmp_path / "nowhere") is None

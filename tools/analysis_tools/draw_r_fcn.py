@@ -11,7 +11,7 @@ from mmengine.dataset import Compose
 from torch import Tensor
 
 from mmdcn.checkpoints import open_replacing
-from mmdcn.engine import launch
+from mmdcn.engine import fitting, launch
 from mmdcn.models.heads.r_fcn import RFCNRoIHead
 from mmdcn.ops import DeformPSRoIPool, PSRoIPool
 
@@ -168,12 +168,13 @@ def draw_object(axes, image: Tensor, found: dict) -> None:
 
 def main() -> None:
     args = parse_args()
-    for name in ("image", "checkpoint"):
-        launch.require_file(name, getattr(args, name))
+    launch.read_image(args.image)
+    launch.require_file("checkpoint", args.checkpoint)
     if args.objects < 1:
         raise launch.UsageError(f"--objects: expected a positive number, got {args.objects}")
     cfg = launch.read_config(args.config, args.cfg_options)
-    model = init_detector(cfg, args.checkpoint, device=args.device)
+    with fitting.loading(args.checkpoint, whole=True):
+        model = init_detector(cfg, args.checkpoint, device=args.device)
     if not isinstance(getattr(model, "roi_head", None), RFCNRoIHead):
         raise launch.UsageError(f"config {args.config}: expected an R-FCN (mmdcn.RFCNRoIHead)")
     with torch.no_grad():

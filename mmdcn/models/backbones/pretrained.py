@@ -4,10 +4,8 @@ import logging
 from collections.abc import Sequence
 from urllib.parse import urlparse
 
-from mmengine.dist import barrier, get_local_rank
 from mmengine.logging import print_log
 from torch import Tensor, nn
-from torch.hub import load_state_dict_from_url
 
 from mmdcn.checkpoints import (
     CheckpointError,
@@ -16,6 +14,7 @@ from mmdcn.checkpoints import (
     misfit,
     shown,
 )
+from mmdcn.checkpoints.mmengine_loader import load_from_http
 
 
 def load_backbone_weights(
@@ -40,7 +39,9 @@ def load_backbone_weights(
     Raises:
         CheckpointError: The file is not whole or not safe, or has other keys or shapes.
     """
-    state_dict = _backbone_part(find_state_dict(_load(checkpoint), checkpoint, entries))
+    is_url = urlparse(checkpoint).scheme in ("http", "https")
+    content = (load_from_http if is_url else load_checkpoint_file)(checkpoint, map_location="cpu")
+    state_dict = _backbone_part(find_state_dict(content, checkpoint, entries))
     own = model.state_dict()
     unexpected = [key for key in state_dict if key not in own]
     missing = [key for key in own if key not in state_dict]
@@ -56,21 +57,6 @@ def load_backbone_weights(
         logger="current",
         level=logging.INFO,
     )
-
-
-def _load(checkpoint: str) -> object:
-    if urlparse(checkpoint).scheme not in ("http", "https"):
-        return load_checkpoint_file(checkpoint, map_location="cpu")
-    if get_local_rank() != 0:  # one process of a machine downloads, the others find the file
-        barrier()
-    try:
-        content = load_state_dict_from_url(checkpoint, map_location="cpu", weights_only=True)
-    except Exception as error:
-        raise CheckpointError(f"checkpoint {checkpoint} could not be loaded: {error}") from error
-    finally:
-        if get_local_rank() == 0:
-            barrier()
-    return content
 
 
 def _backbone_part(state_dict: dict[str, Tensor]) -> dict[str, Tensor]:

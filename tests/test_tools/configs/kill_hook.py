@@ -1,6 +1,7 @@
-"""Kills the process, as ``kill -9`` does, at the place that MMDCN_TEST_KILL names."""
+"""Kills the process, as ``kill -9`` does, or worse, at the place that MMDCN_TEST_KILL names."""
 
 import os
+import shutil
 import signal
 
 from mmengine.hooks import Hook
@@ -16,7 +17,8 @@ def kill(*args) -> None:
 @HOOKS.register_module()
 class KillHook(Hook):
     """``step N``: after iteration N. ``write N``: while the checkpoint of iteration N is written,
-    with its data on the disk and the file not in its place yet."""
+    with its data on the disk and the file not in its place yet. ``vanish N``: after iteration N
+    the work folder is gone."""
 
     priority = "VERY_HIGH"
 
@@ -30,3 +32,5 @@ class KillHook(Hook):
                 kill()
             elif self.place == "write":
                 checkpoint.os.fsync = kill
+            elif self.place == "vanish":
+                shutil.rmtree(runner.work_dir)
