@@ -10,6 +10,7 @@ sys.path[:0] = [str(ROOT), str(DOCS)]
 import config_pages  # noqa: E402
 import figures  # noqa: E402
 import model_zoo  # noqa: E402
+import operator_pages  # noqa: E402
 import registry_page  # noqa: E402
 
 import mmdcn  # noqa: E402
@@ -40,6 +41,7 @@ napoleon_use_param = False  # "stride, padding: ..." is one item of the list, no
 COPIES = {
     "CONTRIBUTING.md": {
         "](CHANGELOG.md)": "](changelog.md)",
+        "[examples/operator](examples/operator/README.md)": "`examples/operator`",
         "](LICENSE)": "](https://www.apache.org/licenses/LICENSE-2.0)",
     },
     "CHANGELOG.md": {},
@@ -57,6 +59,8 @@ def generate(app) -> None:
     (GENERATED / "model_zoo.md").write_text(model_zoo.page(ROOT), encoding="utf-8")
     (GENERATED / "registry.rst").write_text(registry_page.page(), encoding="utf-8")
     config_pages.write(ROOT, GENERATED / "configs")
+    (GENERATED / "operator_table.txt").write_text(operator_pages.table(DOCS), encoding="utf-8")
+    (GENERATED / "operator_grid.txt").write_text(operator_pages.grid(DOCS), encoding="utf-8")
     figures.main(GENERATED / "figures")
 
 

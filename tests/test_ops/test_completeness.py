@@ -55,4 +55,7 @@ def test_documentation(root, name):
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_page_of_its_own(root, name):
     text = (root / "docs" / "operators" / f"{name}.md").read_text(encoding="utf-8")
-    assert re.match(rf"# {name}\b", text) and f"autofunction:: mmdcn.ops.{name}\n" in text
+    assert (
+        re.search(rf"^# {name}\b", text, re.MULTILINE)
+        and f"autofunction:: mmdcn.ops.{name}\n" in text
+    )

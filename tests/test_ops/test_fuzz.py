@@ -78,7 +78,8 @@ def calls(suite, seed: int):
         suite.make(**rng.choice([*suite.tiny.values(), suite.emulated]))
     )
     changed = list(base)
-    for position in rng.sample(range(len(base)), rng.choice([0, 1, 1, 1, 2, 3])):
+    count = min(len(base), rng.choice([0, 1, 1, 1, 2, 3]))
+    for position in rng.sample(range(len(base)), count):
         changed[position] = mutated(base[position], rng)
     return rng, changed
 
