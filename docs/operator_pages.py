@@ -18,10 +18,9 @@ def pages(docs: Path) -> list[dict]:
 def table(docs: Path) -> str:
     """A table for docs/operators/index.md."""
     rows = ["| Operator | What it does | Introduced by |", "|:--|:--|:--|"]
-    rows += [
-        f"| [{page['name']}](/operators/{page['name']}.md) | {page['summary']} | {page['introduced']} |"
-        for page in pages(docs)
-    ]
+    for page in pages(docs):
+        link = f"[{page['name']}](/operators/{page['name']}.md)"
+        rows.append(f"| {link} | {page['summary']} | {page['introduced']} |")
     return "\n".join(rows) + "\n"
 
 
@@ -30,7 +29,7 @@ def grid(docs: Path) -> str:
     lines = ["````{container} operator-grid"]
     for page in pages(docs):
         name = page["name"]
-        shown = name.replace("_", "_&#8203;", 1) if len(name) > 18 else name
+        shown = name.replace("_", "_&#8203;", 1) if len(name) > 16 else name
         picture = f"![Pixels that {name} reads](/_generated/figures/tiles/{name}.png)"
         lines += [f"[{picture} **{shown}**](/operators/{name}.md): {page['summary']}", ""]
     return "\n".join([*lines[:-1], "````"]) + "\n"
