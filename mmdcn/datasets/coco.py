@@ -31,6 +31,7 @@ class CocoFile(COCO):
         DatasetError: The file is not in COCO's format.
     """
 
+    @coco_format.without_gc()
     def __init__(self, annotation_file: str) -> None:
         super().__init__()
         content = coco_format.read(annotation_file, annotation_file)
