@@ -220,3 +220,4 @@ def test_ctrl_c_and_mim(workspace, receiver):
         while time.monotonic() < end:
             os.killpg(process.pid, 0)
             time.sleep(0.1)
+        os.killpg(process.pid, signal.SIGKILL)  # what should not be there
