@@ -4,6 +4,8 @@ import numpy as np
 import torch
 from hypothesis import strategies as st
 
+from mmdcn import ops
+
 from .aggregation import AggregationSuite, taps_of
 from .oracle import bilinear, out_size, pair
 
@@ -71,3 +73,9 @@ class DCNv3(AggregationSuite):
 
 
 SUITES = [DCNv3]
+
+MAP, IMAGE = (2, 6, 7, 16), (2, 16, 6, 7)
+MODULES = {
+    "DCNv3": (lambda: ops.DCNv3(16, center_feature_scale=True), [MAP]),
+    "DCNv3Conv2d": (lambda: ops.DCNv3Conv2d(16, 8, 3, padding=1), [IMAGE]),
+}

@@ -4,6 +4,8 @@ import numpy as np
 import torch
 from hypothesis import strategies as st
 
+from mmdcn import ops
+
 from . import dcnv3
 from .aggregation import AggregationSuite, taps_of
 from .oracle import pair
@@ -70,3 +72,9 @@ class DCNv4(AggregationSuite):
 
 
 SUITES = [DCNv4]
+
+MAP, IMAGE = (2, 6, 7, 16), (2, 16, 6, 7)
+MODULES = {
+    "DCNv4": (lambda: ops.DCNv4(16, dw_kernel_size=3, center_feature_scale=True), [MAP]),
+    "DCNv4Conv2d": (lambda: ops.DCNv4Conv2d(16, 8, 3, padding=1), [IMAGE]),
+}

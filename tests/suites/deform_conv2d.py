@@ -4,6 +4,8 @@ import numpy as np
 import torch
 from hypothesis import strategies as st
 
+from mmdcn import ops
+
 from .oracle import bilinear, out_size, pair
 from .suite import Suite, fractions
 
@@ -224,3 +226,17 @@ class ModulatedDeformConv2d(DeformConv2d):
 
 
 SUITES = [DeformConv2d, ModulatedDeformConv2d]
+
+IMAGE, OFFSET, MASK = (2, 16, 6, 7), (2, 18, 6, 7), (2, 9, 6, 7)
+MODULES = {
+    "DeformConv2d": (lambda: ops.DeformConv2d(16, 8, 3, padding=1), [IMAGE, OFFSET]),
+    "DeformConv2dPack": (lambda: ops.DeformConv2dPack(16, 8, 3, padding=1), [IMAGE]),
+    "ModulatedDeformConv2d": (
+        lambda: ops.ModulatedDeformConv2d(16, 8, 3, padding=1),
+        [IMAGE, OFFSET, MASK],
+    ),
+    "ModulatedDeformConv2dPack": (
+        lambda: ops.ModulatedDeformConv2dPack(16, 8, 3, padding=1),
+        [IMAGE],
+    ),
+}

@@ -4,8 +4,10 @@ import numpy as np
 import torch
 from hypothesis import strategies as st
 
+from mmdcn import ops
+
 from .oracle import pair
-from .rois import RoiSuite, clamped_bilinear, make_rois, round_half_away
+from .rois import EXAMPLE_ROIS, RoiSuite, clamped_bilinear, make_rois, round_half_away
 
 
 def oracle(
@@ -169,3 +171,13 @@ class DeformPSRoIPool(RoiSuite):
 
 
 SUITES = [DeformPSRoIPool]
+
+CELLS = (2, 18, 6, 7)
+MODULES = {
+    "DeformPSRoIPool": (lambda: ops.DeformPSRoIPool(3, 2, 3), [CELLS, EXAMPLE_ROIS]),
+    "DeformPSRoIPoolPack": (lambda: ops.DeformPSRoIPoolPack(3, 2, 3), [CELLS, EXAMPLE_ROIS]),
+    "ModulatedDeformPSRoIPoolPack": (
+        lambda: ops.ModulatedDeformPSRoIPoolPack(3, 2, 3),
+        [CELLS, EXAMPLE_ROIS],
+    ),
+}

@@ -6,8 +6,10 @@ import numpy as np
 import torch
 from hypothesis import strategies as st
 
+from mmdcn import ops
+
 from .oracle import pair
-from .rois import RoiSuite, clamped_bilinear, make_rois
+from .rois import EXAMPLE_ROIS, RoiSuite, clamped_bilinear, make_rois
 
 
 def oracle(input, rois, offset, mask, output_size, spatial_scale, sampling_ratio, gamma):
@@ -125,3 +127,13 @@ class DeformRoIPool(RoiSuite):
 
 
 SUITES = [DeformRoIPool]
+
+IMAGE = (2, 16, 6, 7)
+MODULES = {
+    "DeformRoIPool": (lambda: ops.DeformRoIPool(3), [IMAGE, EXAMPLE_ROIS]),
+    "DeformRoIPoolPack": (lambda: ops.DeformRoIPoolPack(3, 16), [IMAGE, EXAMPLE_ROIS]),
+    "ModulatedDeformRoIPoolPack": (
+        lambda: ops.ModulatedDeformRoIPoolPack(3, 16),
+        [IMAGE, EXAMPLE_ROIS],
+    ),
+}

@@ -5,8 +5,10 @@ from fractions import Fraction
 
 import numpy as np
 
+from mmdcn import ops
+
 from .oracle import pair
-from .rois import BoxPoolSuite, round_half_away
+from .rois import EXAMPLE_ROIS, BoxPoolSuite, round_half_away
 
 
 def oracle(input, rois, output_size, spatial_scale):
@@ -63,3 +65,5 @@ class PSRoIPool(BoxPoolSuite):
 
 
 SUITES = [PSRoIPool]
+
+MODULES = {"PSRoIPool": (lambda: ops.PSRoIPool(3), [(2, 18, 6, 7), EXAMPLE_ROIS])}

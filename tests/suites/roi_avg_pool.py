@@ -5,8 +5,10 @@ from fractions import Fraction
 
 import numpy as np
 
+from mmdcn import ops
+
 from .oracle import pair
-from .rois import BoxPoolSuite, round_half_away
+from .rois import EXAMPLE_ROIS, BoxPoolSuite, round_half_away
 
 
 def oracle(input, rois, output_size, spatial_scale):
@@ -57,3 +59,5 @@ class RoIAvgPool(BoxPoolSuite):
 
 
 SUITES = [RoIAvgPool]
+
+MODULES = {"RoIAvgPool": (lambda: ops.RoIAvgPool(3), [(2, 16, 6, 7), EXAMPLE_ROIS])}

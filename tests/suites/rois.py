@@ -9,6 +9,8 @@ from hypothesis import strategies as st
 from .oracle import pair
 from .suite import Suite
 
+EXAMPLE_ROIS = torch.tensor([[0.0, 0, 0, 3, 3], [1, 1, 2, 5, 4]])
+
 
 def clamped_bilinear(image, y, x):
     """Sample a 2-D array at (y, x) after moving the point onto the nearest one inside."""

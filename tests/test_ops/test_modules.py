@@ -3,45 +3,15 @@
 import numpy as np
 import pytest
 import torch
+from suites import MODULES
 from suites.compare import NATIVE_ONLY
 from torch import fx, nn
 
 from mmdcn import ops
 
-IMAGE, MAP, CELLS = (2, 16, 6, 7), (2, 6, 7, 16), (2, 18, 6, 7)
-ROIS = torch.tensor([[0.0, 0, 0, 3, 3], [1, 1, 2, 5, 4]])
-OFFSET, MASK = torch.randn(2, 18, 6, 7), torch.rand(2, 9, 6, 7)
-# Module and the inputs of one call.
-CALLS = {
-    "DCNv3": (lambda: ops.DCNv3(16, center_feature_scale=True), [MAP]),
-    "DCNv3Conv2d": (lambda: ops.DCNv3Conv2d(16, 8, 3, padding=1), [IMAGE]),
-    "DCNv4": (lambda: ops.DCNv4(16, dw_kernel_size=3, center_feature_scale=True), [MAP]),
-    "DCNv4Conv2d": (lambda: ops.DCNv4Conv2d(16, 8, 3, padding=1), [IMAGE]),
-    "DeformConv2d": (lambda: ops.DeformConv2d(16, 8, 3, padding=1), [IMAGE, OFFSET]),
-    "DeformConv2dPack": (lambda: ops.DeformConv2dPack(16, 8, 3, padding=1), [IMAGE]),
-    "DeformPSRoIPool": (lambda: ops.DeformPSRoIPool(3, 2, 3), [CELLS, ROIS]),
-    "DeformPSRoIPoolPack": (lambda: ops.DeformPSRoIPoolPack(3, 2, 3), [CELLS, ROIS]),
-    "DeformRoIPool": (lambda: ops.DeformRoIPool(3), [IMAGE, ROIS]),
-    "DeformRoIPoolPack": (lambda: ops.DeformRoIPoolPack(3, 16), [IMAGE, ROIS]),
-    "ModulatedDeformConv2d": (
-        lambda: ops.ModulatedDeformConv2d(16, 8, 3, padding=1), [IMAGE, OFFSET, MASK]
-    ),
-    "ModulatedDeformConv2dPack": (
-        lambda: ops.ModulatedDeformConv2dPack(16, 8, 3, padding=1), [IMAGE]
-    ),
-    "ModulatedDeformPSRoIPoolPack": (
-        lambda: ops.ModulatedDeformPSRoIPoolPack(3, 2, 3), [CELLS, ROIS]
-    ),
-    "ModulatedDeformRoIPoolPack": (
-        lambda: ops.ModulatedDeformRoIPoolPack(3, 16), [IMAGE, ROIS]
-    ),
-    "PSRoIPool": (lambda: ops.PSRoIPool(3), [CELLS, ROIS]),
-    "RoIAvgPool": (lambda: ops.RoIAvgPool(3), [IMAGE, ROIS]),
-}  # fmt: skip
-
 
 def example(name):
-    make, inputs = CALLS[name]
+    make, inputs = MODULES[name]
     torch.manual_seed(0)
     module = make()
     for parameter in module.parameters():
@@ -51,11 +21,11 @@ def example(name):
 
 def test_the_table_is_complete():
     classes = {name for name in ops.__all__ if isinstance(getattr(ops, name), type)}
-    assert classes == CALLS.keys()
+    assert classes == MODULES.keys()
 
 
 @pytest.mark.parametrize("native", [pytest.param(True, marks=NATIVE_ONLY), False])
-@pytest.mark.parametrize("name", CALLS)
+@pytest.mark.parametrize("name", MODULES)
 def test_symbolic_trace(name, native, monkeypatch):
     if not native:
         monkeypatch.setattr("mmdcn._extension.use_native", lambda device_type: False)
