@@ -162,6 +162,7 @@ def test_mistakes(tool, root, tmp_path, monkeypatch):
     for args, match in (
         (["no.jpg", *base[1:]], "image no.jpg: there is no such file"),
         ([*base[:2], "no.pth"], "checkpoint no.pth: there is no such file"),
+        (base, r"image .*image\.jpg: it cannot be read as an image"),
         ([*base, "--objects", "0"], "--objects: expected a positive number, got 0"),
     ):
         monkeypatch.setattr("sys.argv", ["draw_r_fcn", *args])

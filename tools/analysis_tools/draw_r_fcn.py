@@ -168,11 +168,12 @@ def draw_object(axes, image: Tensor, found: dict) -> None:
 
 def main() -> None:
     args = parse_args()
-    launch.read_image(args.image)
-    launch.require_file("checkpoint", args.checkpoint)
+    for name in ("image", "checkpoint"):
+        launch.require_file(name, getattr(args, name))
     if args.objects < 1:
         raise launch.UsageError(f"--objects: expected a positive number, got {args.objects}")
     cfg = launch.read_config(args.config, args.cfg_options)
+    launch.read_image(args.image)  # the pipeline reads it again
     with fitting.loading(args.checkpoint, whole=True):
         model = init_detector(cfg, args.checkpoint, device=args.device)
     if not isinstance(getattr(model, "roi_head", None), RFCNRoIHead):
