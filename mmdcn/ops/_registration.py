@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import warnings
 from collections.abc import Callable, Collection, Mapping, Sequence
 from types import MappingProxyType, SimpleNamespace
 from typing import Any
@@ -31,14 +33,27 @@ def call(name: str, reference: Callable, *args: Any) -> Tensor:
         args: those of the schema; pairs may be given as one integer.
     """
     symbolic = any(isinstance(arg, Proxy) for arg in args)
-    if symbolic and not _extension.schemas_available():
+    if symbolic and name not in OPERATORS:
         return torch.overrides.handle_torch_function(reference, args, *args)
     if not symbolic and not _extension.use_native(args[0].device.type):
+        return reference(*args)
+    if name not in OPERATORS:
+        _warn_of_old_library(name)
         return reference(*args)
     values = list(args)
     for position, argument in OPERATORS[name].pairs:
         values[position] = pair(values[position], argument)
     return OPERATORS[name].forward(*values)
+
+
+@functools.cache
+def _warn_of_old_library(name: str) -> None:
+    warnings.warn(
+        f"mmdcn.ops.{name} runs on its slow PyTorch reference: the native library was built "
+        "without it; build it again",
+        RuntimeWarning,
+        stacklevel=4,  # the line that called the operator
+    )
 
 
 def register(
@@ -59,7 +74,7 @@ def register(
     """Register fake kernels, derivatives, vmap, autocast and FLOP formulas of ``mmdcn::<name>``.
 
     The schemas must obey the rule in :mod:`mmdcn.ops._schema`. Nothing happens where the library is
-    missing.
+    missing, or was built when the operator had no kernels.
 
     Args:
         reference, output_shape, differentiable, shared, gradient_shapes: see
@@ -71,7 +86,7 @@ def register(
             are channels last when ``input`` is; the rest is contiguous.
         autocast_keeps: names of arguments whose dtype autocast leaves alone, e.g. coordinates.
     """
-    if not _extension.schemas_available():
+    if not (_extension.schemas_available() and hasattr(torch.ops.mmdcn, name)):
         return
     operator = Operator(name, reference, output_shape, differentiable, shared, gradient_shapes)
     OPERATORS[name] = operator

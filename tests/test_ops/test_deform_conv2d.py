@@ -65,7 +65,7 @@ def test_groups_with_odd_sizes_do_not_mix(suite, dtype):
 def test_image_too_large_for_the_kernels(suite):
     args = suite.make()
     args["input"] = torch.zeros(1, 4, 1, 1, dtype=torch.float64).expand(1, 4, 2**16, 2**15)
-    with pytest.raises(ERRORS, match="input: expected fewer than 2.30 pixels"):
+    with pytest.raises(ERRORS, match="input: expected .* fewer than 2.30 pixels"):
         suite.function(**args)
 
 

@@ -122,8 +122,8 @@ std::tuple<Tensor, Tensor, Tensor> backward(const Tensor& grad_output, const Ten
           const int64_t part = s.part_of(b);
           if (for_mask) mask_ptr[g * s.parts() + part] += sums[0];
           if (!for_offset) continue;
-          offset_ptr[2 * g * s.parts() + part] += axes.unit_x * bin->mask * sums[2];
-          offset_ptr[(2 * g + 1) * s.parts() + part] += axes.unit_y * bin->mask * sums[1];
+          offset_ptr[2 * g * s.parts() + part] += axes.unit_x * bin->factor() * sums[2];
+          offset_ptr[(2 * g + 1) * s.parts() + part] += axes.unit_y * bin->factor() * sums[1];
         }
       }
     }

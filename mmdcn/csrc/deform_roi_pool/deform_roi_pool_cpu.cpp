@@ -112,7 +112,7 @@ std::tuple<Tensor, Tensor, Tensor> backward(const Tensor& grad_output, const Ten
     for (int64_t r = 0; need_offset && r < s.rois; ++r) {
       const Axes<T> axes(s, tensors.roi(r));
       for (int64_t b = 0; b < s.bins(); ++b, sums += 3) {
-        const T factor = plans[r].bins[b].mask;
+        const T factor = plans[r].bins[b].factor();
         if (for_mask) mask_ptr[r * s.bins() + b] = sums[0];
         if (!for_offset) continue;
         offset_ptr[(2 * r + 1) * s.bins() + b] = axes.unit_y * factor * sums[1];

@@ -7,11 +7,12 @@ import math
 from torch import Tensor
 
 from ._registration import call, register
+from .reference.arguments import IntPair
 from .reference.flow_warp import flow_warp as reference
 from .reference.flow_warp import output_shape
 
 
-def flow_warp(input: Tensor, offset: Tensor) -> Tensor:
+def flow_warp(input: Tensor, offset: Tensor, unit: IntPair = 1) -> Tensor:
     """Sample every pixel of an image at an offset of its own.
 
     Bilinear, with zeros outside the image. Where an offset is not finite the sample is 0.
@@ -19,15 +20,16 @@ def flow_warp(input: Tensor, offset: Tensor) -> Tensor:
     Args:
         input: ``(N, C, H, W)``; float64, float32, bfloat16 or float16 (the low-precision ones are
             computed in float32).
-        offset: ``(N, 2, H, W)`` in pixels, channel 0 vertical and channel 1 horizontal.
+        offset: ``(N, 2, H, W)``, channel 0 vertical and channel 1 horizontal.
+        unit: of the offsets in pixels, an integer or a pair (vertical, horizontal).
 
     Returns:
         ``(N, C, H, W)``.
 
     Raises:
-        RuntimeError, ValueError: an argument has a wrong shape, dtype or device.
+        RuntimeError, ValueError: an argument has a wrong shape, dtype, device or value.
     """
-    return call("flow_warp", reference, input, offset)
+    return call("flow_warp", reference, input, offset, unit)
 
 
 register(

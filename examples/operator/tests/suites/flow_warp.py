@@ -4,14 +4,16 @@ import numpy as np
 import torch
 from hypothesis import strategies as st
 
-from .oracle import bilinear
+from mmdcn import ops
+
+from .oracle import bilinear, pair
 from .suite import Suite, fractions
 
 
 class FlowWarp(Suite):
     name = "flow_warp"
     differentiable = ("input", "offset")
-    tiny = {"plain": dict(), "batch": dict(batch=2, channels=1, size=(3, 4))}
+    tiny = {"plain": dict(), "units": dict(batch=2, channels=1, size=(3, 4), unit=(2, 1))}
     cases = {
         "empty_batch": dict(batch=0),
         "many_pixels": dict(batch=2, channels=5, size=(70, 61)),
@@ -33,22 +35,27 @@ class FlowWarp(Suite):
         "offset_dtype": (
             dict(offset=lambda a: a["offset"].half()), "offset: expected the dtype of input"
         ),
+        "unit_zero": (dict(unit=(0, 1)), "unit: expected"),
     }  # fmt: skip
 
-    def oracle(self, input, offset):
+    def oracle(self, input, offset, unit):
+        unit_y, unit_x = pair(unit)
         height, width = input.shape[2:]
         out = np.zeros(input.shape)
         for n, c, y, x in np.ndindex(*out.shape):
             dy, dx = offset[n, :, y, x]
-            out[n, c, y, x] = bilinear(input[n, c], y + dy, x + dx)
+            out[n, c, y, x] = bilinear(input[n, c], y + unit_y * dy, x + unit_x * dx)
         return out
 
-    def make(self, seed=0, batch=1, channels=2, size=(4, 5), reach=2, whole=False):
+    def make(self, seed=0, batch=1, channels=2, size=(4, 5), reach=2, whole=False, unit=1):
         rng = np.random.default_rng(seed)
-        offset = fractions(rng, (batch, 2, *size), -reach, reach)
+        pixels = fractions(rng, (batch, 2, *size), -reach, reach)
+        pixels = pixels.round() if whole else pixels
+        units = torch.tensor(pair(unit), dtype=pixels.dtype)
         return dict(
             input=torch.from_numpy(rng.standard_normal((batch, channels, *size))),
-            offset=offset.round() if whole else offset,
+            offset=pixels / units[:, None, None],
+            unit=unit,
         )
 
     def random_config(self, draw):
@@ -59,6 +66,7 @@ class FlowWarp(Suite):
             size=draw(st.tuples(st.integers(1, 14), st.integers(1, 14))),
             reach=draw(st.sampled_from([1, 3, 20])),
             whole=draw(st.booleans()),
+            unit=draw(st.sampled_from([1, (1, 2), (4, 1)])),
         )
 
     def offsets(self, args):
@@ -69,3 +77,5 @@ class FlowWarp(Suite):
 
 
 SUITES = [FlowWarp]
+# How to make a module, and its inputs or their shapes.
+MODULES = {"FlowWarp": (lambda: ops.FlowWarp(2), [(2, 3, 6, 7), (2, 2, 6, 7)])}

@@ -31,6 +31,9 @@ template <typename T>
 struct Bin {
   int32_t y_begin, y_end, x_begin, x_end;
   T scale, mask;
+
+  // For the gradients of its position: a bin that reads nothing has none, even if its mask is NaN.
+  T factor() const { return y_begin < y_end && x_begin < x_end ? mask : T(0); }
 };
 
 template <typename T>
@@ -103,8 +106,7 @@ std::vector<Plan<T>> make_plans(const Shape& s, const RoiTensors<T>& tensors, co
   for (int64_t r = 0; r < s.rois; ++r) {
     const T index = tensors.roi(r)[0];
     MMDCN_CHECK(index >= 0 && index < static_cast<T>(s.batch) && index == std::floor(index),
-                "rois: expected batch indices in [0, ", s.batch, "), got ", index,
-                " in row ", r);
+                "rois: expected batch indices in [0, ", s.batch, "), got ", index, " in row ", r);
     plans[r].image = static_cast<int64_t>(index);
   }
   constexpr int64_t kBlock = 8;

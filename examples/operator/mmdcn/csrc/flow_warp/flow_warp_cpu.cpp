@@ -1,6 +1,5 @@
 #include "common/base/bilinear.h"
 #include "common/base/dtypes.h"
-#include "common/cpu/buffer.h"
 #include "common/cpu/threads.h"
 #include "flow_warp/flow_warp.h"
 
@@ -11,8 +10,9 @@ namespace {
 template <typename S>
 Corners<Compute<S>> corners_of(const Shape& s, const S* offset, int64_t p) {
   using T = Compute<S>;
-  const T y = static_cast<T>(p / s.width) + to_compute(offset[p]);
-  const T x = static_cast<T>(p % s.width) + to_compute(offset[s.pixels() + p]);
+  const T y = static_cast<T>(p / s.width) + static_cast<T>(s.unit_y) * to_compute(offset[p]);
+  const T x =
+      static_cast<T>(p % s.width) + static_cast<T>(s.unit_x) * to_compute(offset[s.pixels() + p]);
   return bilinear_corners(y, x, static_cast<int32_t>(s.height), static_cast<int32_t>(s.width));
 }
 
@@ -52,7 +52,8 @@ void backward_image(const Shape& s, const S* grad_output, const S* input, const 
       const int64_t first = c * s.pixels();
       const T grad = to_compute(grad_output[first + p]);
       if (grad_input) {
-        for_neighbours(corners, [&](int32_t i, T weight) { grad_input[first + i] += weight * grad; });
+        for_neighbours(corners,
+                       [&](int32_t i, T weight) { grad_input[first + i] += weight * grad; });
       }
       dots[0] += grad * value(input + first, corners.i00);
       dots[1] += grad * value(input + first, corners.i01);
@@ -62,16 +63,16 @@ void backward_image(const Shape& s, const S* grad_output, const S* input, const 
     if (!grad_offset) continue;
     const T y = bilinear_grad_y(corners.lx, dots[0], dots[1], dots[2], dots[3]);
     const T x = bilinear_grad_x(corners.ly, dots[0], dots[1], dots[2], dots[3]);
-    grad_offset[p] = from_compute<S>(y);
-    grad_offset[s.pixels() + p] = from_compute<S>(x);
+    grad_offset[p] = from_compute<S>(static_cast<T>(s.unit_y) * y);
+    grad_offset[s.pixels() + p] = from_compute<S>(static_cast<T>(s.unit_x) * x);
   }
 }
 
-Tensor forward(const Tensor& input, const Tensor& offset) {
-  const Shape s = make_shape(input, offset);
-  const Tensor maps = torch::stable::contiguous(input);
-  const Tensor offsets = torch::stable::contiguous(offset);
-  Tensor output = torch::stable::new_empty(maps, maps.sizes());
+Tensor forward(const Tensor& input, const Tensor& offset, std::vector<int64_t> unit) {
+  const Shape s = make_shape(input, offset, unit);
+  const Tensor maps = contiguous_tensor(input);
+  const Tensor offsets = contiguous_tensor(offset);
+  Tensor output = empty_tensor(maps, shape_of(maps));
   dispatch_floating(input.scalar_type(), [&](auto zero) {
     using S = decltype(zero);
     parallel_items(s.batch, [&](int64_t n) {
@@ -85,30 +86,28 @@ Tensor forward(const Tensor& input, const Tensor& offset) {
 }
 
 std::tuple<Tensor, Tensor> backward(const Tensor& grad_output, const Tensor& input,
-                                    const Tensor& offset, bool need_input, bool need_offset,
-                                    bool /*deterministic*/) {
-  const Shape s = make_shape(input, offset);
+                                    const Tensor& offset, std::vector<int64_t> unit,
+                                    bool need_input, bool need_offset, bool /*deterministic*/) {
+  const Shape s = make_shape(input, offset, unit);
   check_like(grad_output, "grad_output", input, "input");
   check_shape(grad_output, "grad_output", {s.batch, s.channels, s.height, s.width});
-  const Tensor grads = torch::stable::contiguous(grad_output);
-  const Tensor maps = torch::stable::contiguous(input);
-  const Tensor offsets = torch::stable::contiguous(offset);
+  const Tensor grads = contiguous_tensor(grad_output);
+  const Tensor maps = contiguous_tensor(input);
+  const Tensor offsets = contiguous_tensor(offset);
   const ScalarType own = input.scalar_type();
   // Many points may add to a pixel, so the sums are kept in the type of computation.
-  Tensor grad_input =
-      need_input ? torch::stable::new_zeros(maps, maps.sizes(), compute_scalar_type(own))
-                 : torch::stable::new_empty(maps, {0}, compute_scalar_type(own));
-  Tensor grad_offset = need_offset ? torch::stable::new_empty(offsets, offsets.sizes())
-                                   : torch::stable::new_empty(offsets, {0});
+  Tensor grad_input = need_input ? zero_tensor(maps, shape_of(maps), compute_scalar_type(own))
+                                 : empty_tensor(maps, {0}, compute_scalar_type(own));
+  Tensor grad_offset =
+      need_offset ? empty_tensor(offsets, shape_of(offsets)) : empty_tensor(offsets, {0});
   dispatch_floating(own, [&](auto zero) {
     using S = decltype(zero);
     parallel_items(s.batch, [&](int64_t n) {
       const int64_t first = n * s.channels * s.pixels(), first_offset = n * 2 * s.pixels();
-      backward_image(
-          s, grads.const_data_ptr<S>() + first, maps.const_data_ptr<S>() + first,
-          offsets.const_data_ptr<S>() + first_offset,
-          need_input ? grad_input.mutable_data_ptr<Compute<S>>() + first : nullptr,
-          need_offset ? grad_offset.mutable_data_ptr<S>() + first_offset : nullptr);
+      backward_image(s, grads.const_data_ptr<S>() + first, maps.const_data_ptr<S>() + first,
+                     offsets.const_data_ptr<S>() + first_offset,
+                     need_input ? grad_input.mutable_data_ptr<Compute<S>>() + first : nullptr,
+                     need_offset ? grad_offset.mutable_data_ptr<S>() + first_offset : nullptr);
     });
   });
   return {cast(grad_input, own), grad_offset};

@@ -15,7 +15,7 @@ struct Params {
   GradientSum<Compute<S>> grad_input;
   S* grad_offset;
   int64_t count, channels;  // of the pixels of all images, and of the channels
-  int32_t height, width;
+  int32_t height, width, unit_y, unit_x;
 };
 
 template <typename S>
@@ -32,9 +32,10 @@ struct Sample {
     offset = image * 2 * pixels + pixel;
     int32_t column;
     const auto row = static_cast<Compute<S>>(divide(pixel, p.width, &column));
-    point = make_point(row + load_value(p.offset + offset),
-                       static_cast<Compute<S>>(column) + load_value(p.offset + offset + pixels),
-                       Compute<S>(1), p.height, p.width);
+    point = make_point(
+        row + p.unit_y * load_value(p.offset + offset),
+        static_cast<Compute<S>>(column) + p.unit_x * load_value(p.offset + offset + pixels),
+        Compute<S>(1), p.height, p.width);
   }
 
   // Calls f(neighbour, position in the map) for each neighbour inside the image.
@@ -83,11 +84,11 @@ __global__ void __launch_bounds__(kBlockThreads) backward_kernel(const Params<S>
       });
     }
     if (!p.grad_offset) continue;
-    const auto [ly, lx] = std::pair(sample.point.ly, sample.point.lx);
+    const T ly = sample.point.ly, lx = sample.point.lx;
     store_value(p.grad_offset + sample.offset,
-                bilinear_grad_y(lx, dots[0], dots[1], dots[2], dots[3]));
+                p.unit_y * bilinear_grad_y(lx, dots[0], dots[1], dots[2], dots[3]));
     store_value(p.grad_offset + sample.offset + p.height * p.width,
-                bilinear_grad_x(ly, dots[0], dots[1], dots[2], dots[3]));
+                p.unit_x * bilinear_grad_x(ly, dots[0], dots[1], dots[2], dots[3]));
   }
 }
 
@@ -102,15 +103,17 @@ Params<S> make_params(const Shape& s, const Tensor& input, const Tensor& offset)
   p.channels = s.channels;
   p.height = to_int32(s.height);
   p.width = to_int32(s.width);
+  p.unit_y = to_int32(s.unit_y);
+  p.unit_x = to_int32(s.unit_x);
   return p;
 }
 
-Tensor forward(const Tensor& input, const Tensor& offset) {
-  const Shape s = make_shape(input, offset);
+Tensor forward(const Tensor& input, const Tensor& offset, std::vector<int64_t> unit) {
+  const Shape s = make_shape(input, offset, unit);
   const CudaDevice device(input);
-  const Tensor maps = torch::stable::contiguous(input);
-  const Tensor offsets = torch::stable::contiguous(offset);
-  Tensor output = torch::stable::new_empty(maps, maps.sizes());
+  const Tensor maps = contiguous_tensor(input);
+  const Tensor offsets = contiguous_tensor(offset);
+  Tensor output = empty_tensor(maps, shape_of(maps));
   dispatch_floating(input.scalar_type(), [&](auto zero) {
     using S = decltype(zero);
     Params<S> p = make_params<S>(s, maps, offsets);
@@ -121,15 +124,15 @@ Tensor forward(const Tensor& input, const Tensor& offset) {
 }
 
 std::tuple<Tensor, Tensor> backward(const Tensor& grad_output, const Tensor& input,
-                                    const Tensor& offset, bool need_input, bool need_offset,
-                                    bool deterministic) {
-  const Shape s = make_shape(input, offset);
+                                    const Tensor& offset, std::vector<int64_t> unit,
+                                    bool need_input, bool need_offset, bool deterministic) {
+  const Shape s = make_shape(input, offset, unit);
   check_like(grad_output, "grad_output", input, "input");
   check_shape(grad_output, "grad_output", {s.batch, s.channels, s.height, s.width});
   const CudaDevice device(input);
-  const Tensor grads = torch::stable::contiguous(grad_output);
-  const Tensor maps = torch::stable::contiguous(input);
-  const Tensor offsets = torch::stable::contiguous(offset);
+  const Tensor grads = contiguous_tensor(grad_output);
+  const Tensor maps = contiguous_tensor(input);
+  const Tensor offsets = contiguous_tensor(offset);
   const ScalarType own = input.scalar_type();
   Tensor grad_input = zeros_if(need_input, maps, compute_scalar_type(own));
   Tensor grad_offset = empty_like_if(need_offset, offsets, maps);
