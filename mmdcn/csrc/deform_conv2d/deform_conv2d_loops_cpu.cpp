@@ -140,8 +140,8 @@ MMDCN_INLINE void sample_with_dots_impl(const SampledImage<S>& image, const Segm
   }
 }
 
-// No wider than kBytes: processors forward the widest stores to the next load late.
-template <int kBytes, typename T>
+// Adds kAtOnce lanes at once.
+template <int kAtOnce, typename T>
 MMDCN_INLINE void scatter_impl(T* grad_image, int64_t channels, const Segment& segment,
                                int64_t count, PointsView<T> points, const T* grad_columns,
                                int64_t ld) {
@@ -151,7 +151,7 @@ MMDCN_INLINE void scatter_impl(T* grad_image, int64_t channels, const Segment& s
       if (index < 0) continue;
       const T w = points.weight[k * points.stride + i];
       T* const out = grad_image + index * channels + segment.channel;
-      for_chunks<kLanes<T, kBytes>>(
+      for_chunks<kAtOnce>(
           0, segment.size, [&](auto vectors, auto lanes, int64_t c) __attribute__((always_inline)) {
             constexpr int kVectors = vectors;
 #pragma GCC unroll 4
@@ -192,11 +192,11 @@ MMDCN_SAMPLE_LOOPS(BFloat16, float)
 MMDCN_SAMPLE_LOOPS(BFloat16, BFloat16)
 MMDCN_SAMPLE_LOOPS(Half, float)
 
-#define MMDCN_SCATTER_LOOPS(T)                                                                  \
-  MMDCN_CLONES void scatter_tile(T* grad_image, int64_t channels, const Segment& segment,       \
-                                 int64_t count, PointsView<T> points, const T* grad_columns,    \
-                                 int64_t ld) {                                                  \
-    scatter_impl<kNarrowBytes>(grad_image, channels, segment, count, points, grad_columns, ld); \
+#define MMDCN_SCATTER_LOOPS(T)                                                               \
+  MMDCN_CLONES void scatter_tile(T* grad_image, int64_t channels, const Segment& segment,    \
+                                 int64_t count, PointsView<T> points, const T* grad_columns, \
+                                 int64_t ld) {                                               \
+    scatter_impl<kSumLanes>(grad_image, channels, segment, count, points, grad_columns, ld); \
   }
 MMDCN_SCATTER_LOOPS(double)
 MMDCN_SCATTER_LOOPS(float)

@@ -7,12 +7,13 @@ namespace {
 
 // Of N channels from `channel` on of the output gradient of a (pixel, group) and of the neighbours
 // of its points: dots[4 k + corner] (+)= their dot product, and the weighted gradient is added to
-// `sums` in the window, where all neighbours are if kInside. Returns whether any has strayed.
-template <int kSumBytes, int kTaps, bool kInside, bool kSums, int N, typename S, typename T>
+// `sums`, kAtOnce lanes at once, in the window, where all neighbours are if kInside. Returns
+// whether any has strayed.
+template <int kAtOnce, int kTaps, bool kInside, bool kSums, int N, typename S, typename T>
 MMDCN_INLINE bool backward_chunk(int64_t taps, const S* grad, Image<S> image, int64_t channel,
                                  bool first, Neighbours<kInside, T> neighbours, int64_t point,
                                  InputSums<T> sums, T* dots) {
-  constexpr int kPart = std::min(N, kLanes<T, kSumBytes>);  // lanes that are added at once
+  constexpr int kPart = std::min(N, kAtOnce);
   static_assert(N <= 2 * kPart);
   const Vec<T, N> g = load<N>(grad);
   const Vec<T, kPart> part[2] = {load<kPart>(grad), load<kPart>(grad + N - kPart)};
@@ -42,9 +43,7 @@ MMDCN_INLINE bool backward_chunk(int64_t taps, const S* grad, Image<S> image, in
   return strayed;
 }
 
-// kSumBytes: of the vectors that are added to memory, as processors forward the widest stores to
-// the next load late.
-template <int kBytes, int kSumBytes, int kTaps, bool kInside, bool kSums, typename S, typename T>
+template <int kBytes, int kAtOnce, int kTaps, bool kInside, bool kSums, typename S, typename T>
 MMDCN_INLINE bool backward_impl(const Shape& s, const PointRange& range, const S* grad,
                                 Image<S> image, const Block<T>& block, InputSums<T> sums, T* dots) {
   const int64_t taps = kTaps ? kTaps : s.taps(), size = s.group_channels();
@@ -58,7 +57,7 @@ MMDCN_INLINE bool backward_impl(const Shape& s, const PointRange& range, const S
           const S* from = grad + c;
           for (int64_t i = 0; i < count; ++i, from += s.channels) {
             for (int64_t channel = 0; channel < groups * size; channel += size, at += taps) {
-              strayed |= backward_chunk<kSumBytes, kTaps, kInside, kSums, lanes>(
+              strayed |= backward_chunk<kAtOnce, kTaps, kInside, kSums, lanes>(
                   taps, from + channel, image, channel + c, c == 0, neighbours, at, sums,
                   dots + 4 * at);
             }
@@ -119,28 +118,28 @@ MMDCN_INLINE void point_gradients_impl(int64_t count, T scale, const T* __restri
 }  // namespace
 
 // Clones need plain functions: one set per type.
-#define MMDCN_BACKWARD_LOOPS(S)                                                                    \
-  MMDCN_CLONES bool backward_points(const Shape& s, const PointRange& range, const S* grad,        \
-                                    const Image<S>& image, const Block<Compute<S>>& block,         \
-                                    InputSums<Compute<S>> sums, Compute<S>* dots) {                \
-    bool strayed = false;                                                                          \
-    specialize(s.taps(), block.inside,                                                             \
-               [&](auto taps, auto inside) __attribute__((always_inline)) {                        \
-                 constexpr int kWide = kWideBytes, kSum = kNarrowBytes;                            \
-                 if (sums.data) {                                                                  \
-                   strayed = backward_impl<kWide, kSum, taps, inside, true>(s, range, grad, image, \
-                                                                            block, sums, dots);    \
-                 } else {                                                                          \
-                   backward_impl<kWide, kSum, taps, inside, false>(s, range, grad, image, block,   \
-                                                                   sums, dots);                    \
-                 }                                                                                 \
-               });                                                                                 \
-    return strayed;                                                                                \
-  }                                                                                                \
-  MMDCN_CLONES void add_strays(const Shape& s, const PointRange& range, const S* grad,             \
-                               const Image<S>& image, const Block<Compute<S>>& block,              \
-                               InputSums<Compute<S>> sums) {                                       \
-    add_strays_impl(s, range, grad, image, block, sums);                                           \
+#define MMDCN_BACKWARD_LOOPS(S)                                                              \
+  MMDCN_CLONES bool backward_points(const Shape& s, const PointRange& range, const S* grad,  \
+                                    const Image<S>& image, const Block<Compute<S>>& block,   \
+                                    InputSums<Compute<S>> sums, Compute<S>* dots) {          \
+    bool strayed = false;                                                                    \
+    specialize(s.taps(), block.inside,                                                       \
+               [&](auto taps, auto inside) __attribute__((always_inline)) {                  \
+                 constexpr int kWide = kWideBytes, kAtOnce = kSumLanes;                      \
+                 if (sums.data) {                                                            \
+                   strayed = backward_impl<kWide, kAtOnce, taps, inside, true>(              \
+                       s, range, grad, image, block, sums, dots);                            \
+                 } else {                                                                    \
+                   backward_impl<kWide, kAtOnce, taps, inside, false>(s, range, grad, image, \
+                                                                      block, sums, dots);    \
+                 }                                                                           \
+               });                                                                           \
+    return strayed;                                                                          \
+  }                                                                                          \
+  MMDCN_CLONES void add_strays(const Shape& s, const PointRange& range, const S* grad,       \
+                               const Image<S>& image, const Block<Compute<S>>& block,        \
+                               InputSums<Compute<S>> sums) {                                 \
+    add_strays_impl(s, range, grad, image, block, sums);                                     \
   }
 
 #define MMDCN_GRADIENT_LOOPS(T)                                                                   \

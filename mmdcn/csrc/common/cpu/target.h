@@ -26,4 +26,8 @@ namespace mmdcn {
 // It hands them to the templates that it calls, as kBytes: nothing else knows the width.
 constexpr int kWideBytes = 64, kNarrowBytes = 32;
 
+// Lanes that such a function adds to memory at once: processors forward the widest stores to the
+// next load late.
+constexpr int kSumLanes = 8;
+
 }  // namespace mmdcn
