@@ -10,7 +10,7 @@ import torch
 from suites.compare import NATIVE_ONLY
 
 from mmdcn import _extension, ops
-from mmdcn.ops import reference
+from mmdcn.ops import _registration, reference
 
 CODE = """
     import sys, warnings
@@ -100,3 +100,14 @@ def test_unknown_device_uses_the_reference():
     with pytest.warns(RuntimeWarning, match="no native kernels for device type 'xpu'"):
         assert not _extension.use_native("xpu")
     _extension._warn.cache_clear()
+
+
+@NATIVE_ONLY
+def test_library_that_was_built_without_an_operator(monkeypatch):
+    monkeypatch.setattr("mmdcn.ops._registration.OPERATORS", {})
+    _registration._warn_of_old_library.cache_clear()
+    image, rois = torch.randn(1, 2, 6, 6), torch.tensor([[0.0, 0, 0, 4, 4]])
+    with pytest.warns(RuntimeWarning, match="roi_avg_pool .* built without it; build it again"):
+        output = ops.roi_avg_pool(image, rois, 2)
+    assert torch.equal(output, reference.roi_avg_pool(image, rois, 2))
+    _registration._warn_of_old_library.cache_clear()
