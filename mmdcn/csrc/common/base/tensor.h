@@ -67,8 +67,9 @@ inline Tensor zero_tensor(const Tensor& like, const std::vector<int64_t>& sizes)
   return zero_tensor(like, sizes, like.scalar_type());
 }
 
-inline Tensor contiguous_tensor(const Tensor& tensor) {
-  return allocated(shape_of(tensor), [&] { return torch::stable::contiguous(tensor); });
+inline Tensor contiguous_tensor(const Tensor& tensor,
+                                MemoryFormat format = MemoryFormat::Contiguous) {
+  return allocated(shape_of(tensor), [&] { return torch::stable::contiguous(tensor, format); });
 }
 
 inline bool is_channels_last(const Tensor& t) {
