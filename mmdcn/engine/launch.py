@@ -9,7 +9,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import cv2
-import mmcv
 import numpy as np
 import torch
 import yaml
@@ -100,10 +99,7 @@ def read_image(path: str) -> np.ndarray:
         UsageError: There is none, or it cannot be read.
     """
     require_file("image", path)
-    try:
-        image = mmcv.imread(path)
-    except cv2.error:  # the file is empty
-        image = None
+    image = cv2.imread(path)
     if image is None:
         raise UsageError(f"image {path}: it cannot be read as an image")
     return image

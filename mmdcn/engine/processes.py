@@ -45,10 +45,21 @@ def _begin_child(_: object = None) -> None:
     signal.set_wakeup_fd(-1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent too
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    sys.excepthook = _report_but_lost_connections
     die_with_parent()
     parent = multiprocessing.parent_process()
     if parent is not None and not parent.is_alive():
         os._exit(1)
+
+
+def _report_but_lost_connections(kind, error, traceback) -> None:
+    """Exception hook of a process that hands tensors to its parent.
+
+    The thread that does so loses its connection when the parent stops in the middle of it. A parent
+    that does not stop meets the loss itself and raises.
+    """
+    if not issubclass(kind, ConnectionError | EOFError):
+        sys.__excepthook__(kind, error, traceback)
 
 
 def end_children_with_parent() -> None:

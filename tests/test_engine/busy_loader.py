@@ -44,8 +44,8 @@ if __name__ == "__main__":
     batches = iter(loader)
     next(batches)
     time.sleep(1)
-    print(*(worker.pid for worker in batches._workers), flush=True)
     try:
+        print(*(worker.pid for worker in batches._workers), flush=True)  # a signal may follow at once
         time.sleep(600)
     except KeyboardInterrupt:
         processes.leave(1)

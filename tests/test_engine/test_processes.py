@@ -108,6 +108,29 @@ except KeyboardInterrupt:
     assert done.returncode == 128 + signal.SIGINT and not done.stdout
 
 
+@pytest.mark.parametrize("guarded", [True, False])
+def test_a_parent_that_stops_in_the_middle_of_a_transfer(guarded):
+    """What a data loader does with a tensor: its worker serves a file descriptor in a thread."""
+    done = run(f"""
+import time
+from multiprocessing.resource_sharer import DupFd
+def serve(queue):
+    shared = DupFd(0)
+    queue.put(multiprocessing.resource_sharer._resource_sharer._address)
+    time.sleep(2)
+if {guarded}:
+    end_children_with_parent()
+context = multiprocessing.get_context("fork")
+queue = context.Queue()
+child = context.Process(target=serve, args=(queue,))
+child.start()
+socket.socket(socket.AF_UNIX).connect(queue.get())  # closed before a word is said
+child.join()
+""")
+    assert done.returncode == 0
+    assert ("Traceback" in done.stderr) == (not guarded), done.stderr
+
+
 @pytest.mark.parametrize(
     ("command", "expected"),
     [

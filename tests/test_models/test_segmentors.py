@@ -36,7 +36,7 @@ def test_segmentors_do_without_mmdet(root):
         assert not [name for name in sys.modules if name.startswith("mmdet.")]
     """)
     assert done.returncode == 0, done.stderr
-    assert len(done.stdout.split()) == 24 + 7 + 4 + 3
+    assert len(done.stdout.split()) == 12 + 7 + 4 + 3
 
 
 @pytest.mark.slow

@@ -16,6 +16,7 @@ pytestmark = pytest.mark.slow
 HEADS = [
     "model.rpn_head.feat_channels=32",
     "model.roi_head.bbox_head.fc_out_channels=32",
+    "model.roi_head.bbox_head.num_classes=3",
     "model.train_cfg.rpn_proposal.max_per_img=20",
 ]
 INTERN_IMAGE = [
@@ -24,6 +25,7 @@ INTERN_IMAGE = [
     "model.backbone.groups=(1,2,4,8)",
     "model.neck.in_channels=[16,32,64,128]",
     *HEADS,
+    "model.roi_head.mask_head.num_classes=3",
 ]
 RESNET = [
     "model.backbone.base_channels=8",
