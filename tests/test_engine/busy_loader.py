@@ -45,7 +45,9 @@ if __name__ == "__main__":
     next(batches)
     time.sleep(1)
     try:
-        print(*(worker.pid for worker in batches._workers), flush=True)  # a signal may follow at once
+        print(
+            *(worker.pid for worker in batches._workers), flush=True
+        )  # a signal may follow at once
         time.sleep(600)
     except KeyboardInterrupt:
         processes.leave(1)

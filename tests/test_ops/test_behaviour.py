@@ -13,6 +13,7 @@ from suites.compare import (
     threads,
 )
 from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
 
 from mmdcn import _extension
 
@@ -49,6 +50,32 @@ def test_bits_do_not_depend_on_the_number_of_threads(suite, threaded, dtype):
                 assert_equal(suite.run(suite.function, args), expected)
     finally:
         torch.use_deterministic_algorithms(False)
+
+
+@NATIVE_ONLY
+@pytest.mark.slow
+def test_workers_of_a_data_loader(suite, threaded):
+    """They are forks of a process that has used threads, in which a thread team would hang."""
+    args = suite.make(**threaded)
+    with threads(2):
+        expected = suite.function(**args)
+    calls = [lambda: suite.function(**args)] * 2
+    loader = DataLoader(
+        Calls(calls), None, num_workers=1, timeout=60, multiprocessing_context="fork"
+    )
+    for output in loader:
+        assert torch.equal(output, expected)
+
+
+class Calls(Dataset):
+    def __init__(self, calls):
+        self.calls = calls
+
+    def __len__(self):
+        return len(self.calls)
+
+    def __getitem__(self, index):
+        return self.calls[index]()
 
 
 @NATIVE_ONLY

@@ -1,4 +1,4 @@
-"""What all modules of mmdcn.ops have in common: symbolic tracing, quantisation, checks of maps."""
+"""What all modules of mmdcn.ops have in common: tracing, quantisation, checks of maps."""
 
 import numpy as np
 import pytest
@@ -36,6 +36,14 @@ def test_symbolic_trace(name, native, monkeypatch):
     traced = fx.symbolic_trace(module, absent)
     assert any(node.op == "call_function" for node in traced.graph.nodes)
     assert torch.equal(traced(*inputs), module(*inputs))
+
+
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
+@pytest.mark.parametrize("name", MODULES)
+def test_jit_trace(name):
+    module, inputs = example(name)
+    traced = torch.jit.trace(module, tuple(inputs))
+    torch.testing.assert_close(traced(*inputs), module(*inputs))
 
 
 @pytest.mark.parametrize("name", ["DCNv3", "DCNv4"])
