@@ -45,7 +45,10 @@ train_pipeline = [
     ),
     dict(type="PackDetInputs"),
 ]
-train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
+# MMDetection's DINO keeps images without objects, the official recipes leave them out.
+train_dataloader = dict(
+    dataset=dict(filter_cfg=dict(filter_empty_gt=True), pipeline=train_pipeline)
+)
 val_evaluator = dict(classwise=True)
 test_evaluator = val_evaluator
 

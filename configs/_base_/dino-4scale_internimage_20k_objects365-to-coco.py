@@ -26,7 +26,7 @@ test_pipeline = [
 train_dataloader = dict(
     batch_size=1,
     sampler=dict(type="InfiniteSampler"),
-    dataset=dict(filter_cfg=dict(filter_empty_gt=True), pipeline=train_pipeline),
+    dataset=dict(pipeline=train_pipeline),
 )
 val_dataloader = dict(dataset=dict(pipeline=test_pipeline))
 test_dataloader = val_dataloader

@@ -20,6 +20,13 @@ optim_wrapper = dict(
 )
 default_hooks = dict(checkpoint=dict(max_keep_ckpts=1))
 custom_hooks = [
-    dict(type="EMAHook", ema_type="ExpMomentumEMA", momentum=1e-4, gamma=2000, priority=49)
+    dict(
+        type="EMAHook",
+        ema_type="ExpMomentumEMA",
+        momentum=1e-4,
+        gamma=2000,
+        update_buffers=True,
+        priority=49,
+    )
 ]
 auto_scale_lr = dict(base_batch_size=64)

@@ -1,4 +1,5 @@
-# Fine-tunes on ADE20K a Mask2Former that was trained on COCO-Stuff.
+# Fine-tunes on ADE20K a Mask2Former that was trained on COCO-Stuff. README.md says how to make the
+# file that it starts from.
 _base_ = [
     "../_base_/models/mask2former_internimage.py",
     "../_base_/datasets/ade20k_896x896.py",
@@ -27,6 +28,8 @@ model = dict(
     ),
 )
 
+load_from = "checkpoints/mask2former_internimage-h_80k_cocostuff164k-896x896.pth"
+
 train_dataloader = dict(batch_size=1)
 tta_pipeline = _base_.tta_pipeline
 tta_pipeline[1].transforms[0] = [
@@ -40,6 +43,6 @@ optim_wrapper = dict(
 )
 param_scheduler = [
     dict(type="LinearLR", start_factor=1e-6, by_epoch=False, begin=0, end=1500),
-    dict(type="PolyLR", eta_min=0, power=1.0, by_epoch=False, begin=1500, end=80000),
+    dict(type="PolyLR", eta_min=0, power=1.0, by_epoch=False, begin=0, end=80000),
 ]
 train_cfg = dict(max_iters=80000, val_interval=2000)

@@ -93,8 +93,8 @@ def test_settings_are_the_official_ones(name):
     clip = wrapper.get("clip_grad") or {}
     assert clip.get("max_norm") == (0.1 if "dino" in name else None)
     assert clip.get("norm_type", 2) == 2
-    hooks = [hook["type"] for hook in cfg.get("custom_hooks", [])]
-    assert hooks == (["EMAHook"] if name in EMA else [])
+    hooks = [(hook["type"], hook.get("update_buffers")) for hook in cfg.get("custom_hooks", [])]
+    assert hooks == ([("EMAHook", True)] if name in EMA else [])
 
 
 @pytest.mark.parametrize("name", PATHS)
@@ -121,6 +121,7 @@ def test_images_are_prepared_as_in_the_official_recipe(name):
     assert normalise.bgr_to_rgb and normalise.pad_size_divisor == 32
     (test_size,) = [t.scale for t in cfg.test_dataloader.dataset.pipeline if "scale" in t]
     assert test_size == ((2000, 1000) if "20k" in name else (1333, 800))
+    assert cfg.train_dataloader.dataset.filter_cfg.filter_empty_gt
     steps = {step.type: step for step in cfg.train_dataloader.dataset.pipeline}
     assert steps["RandomFlip"].prob == 0.5
     if "20k" in name:

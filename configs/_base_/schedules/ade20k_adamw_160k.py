@@ -12,7 +12,7 @@ optim_wrapper = dict(
 )
 param_scheduler = [
     dict(type="LinearLR", start_factor=1e-6, by_epoch=False, begin=0, end=1500),
-    dict(type="PolyLR", eta_min=0, power=1.0, by_epoch=False, begin=1500, end=160000),
+    dict(type="PolyLR", eta_min=0, power=1.0, by_epoch=False, begin=0, end=160000),
 ]
 default_hooks = dict(
     timer=dict(type="IterTimerHook"),
