@@ -14,6 +14,7 @@ from mmengine.registry import MODELS as MMENGINE_MODELS
 from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS as MMENGINE_OPTIM_WRAPPER_CONSTRUCTORS
 from mmengine.registry import OPTIM_WRAPPERS as MMENGINE_OPTIM_WRAPPERS
 from mmengine.registry import STRATEGIES as MMENGINE_STRATEGIES
+from mmengine.registry import TASK_UTILS as MMENGINE_TASK_UTILS
 from mmengine.registry import TRANSFORMS as MMENGINE_TRANSFORMS
 from mmengine.registry import Registry
 
@@ -21,6 +22,13 @@ from mmdcn.checkpoints import mmengine_loader  # noqa: F401 (for its effect)
 
 # Layers and backbones.
 MODELS = Registry("model", parent=MMENGINE_MODELS, scope="mmdcn", locations=["mmdcn.models"])
+# What a detector's training is made of: samplers.
+TASK_UTILS = Registry(
+    "task util",
+    parent=MMENGINE_TASK_UTILS,
+    scope="mmdcn",
+    locations=["mmdcn.models.task_modules"],
+)
 # Hooks of the training loop.
 HOOKS = Registry("hook", parent=MMENGINE_HOOKS, scope="mmdcn", locations=["mmdcn.engine"])
 # What happens around an optimizer's step, e.g. mixed precision.

@@ -10,3 +10,8 @@ model = dict(
         stage_with_dcn=(False, True, True, True),
     )
 )
+
+# the paper's rate for offsets and masks
+optim_wrapper = dict(
+    constructor="mmdcn.OptimWrapperConstructor", paramwise_cfg=dict(dcn_offset_lr_mult=0.1)
+)

@@ -19,3 +19,8 @@ model = dict(
         )
     ),
 )
+
+# the paper's rate for offsets and masks
+optim_wrapper = dict(
+    constructor="mmdcn.OptimWrapperConstructor", paramwise_cfg=dict(dcn_offset_lr_mult=0.1)
+)

@@ -1,4 +1,10 @@
 _base_ = "./r-fcn_r50-c5-dilated_1x_coco.py"
 
-# the 128 proposals of an image that have the largest loss
-model = dict(train_cfg=dict(rcnn=dict(sampler=dict(type="OHEMSampler"))))
+custom_imports = dict(
+    imports=["mmdcn.models.heads.r_fcn", "mmdcn.models.task_modules"], allow_failed_imports=False
+)
+
+# the 128 regions of an image that have the largest loss
+model = dict(
+    train_cfg=dict(rcnn=dict(sampler=dict(_delete_=True, type="mmdcn.OHEMSampler", num=128)))
+)

@@ -2,11 +2,16 @@
 
 from mmdcn.engine.channels_last import ChannelsLastHook
 from mmdcn.engine.checkpoint import AtomicCheckpointHook
-from mmdcn.engine.optimizers import BFloat16OptimWrapper, LayerDecayOptimWrapperConstructor
+from mmdcn.engine.optimizers import (
+    BFloat16OptimWrapper,
+    LayerDecayOptimWrapperConstructor,
+    OptimWrapperConstructor,
+)
 
 __all__ = [
     "AtomicCheckpointHook",
     "BFloat16OptimWrapper",
     "ChannelsLastHook",
     "LayerDecayOptimWrapperConstructor",
+    "OptimWrapperConstructor",
 ]

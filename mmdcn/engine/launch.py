@@ -188,6 +188,9 @@ def build_runner(cfg: Config, loaders: tuple[str, ...]) -> Runner:
         _distribute_on_cpu(cfg)
     with DefaultScope.overwrite_default_scope(scope_of(cfg)):
         prepare_datasets(cfg, loaders)
+    if "optim_wrapper" in cfg:
+        # MMEngine's own, for which mmdcn's layers have no offsets, is the default.
+        cfg.optim_wrapper.setdefault("constructor", "mmdcn.OptimWrapperConstructor")
     runner = RUNNERS.build(cfg) if "runner_type" in cfg else Runner.from_cfg(cfg)
     # The main process looks at the files, and all processes learn what it found.
     problem: list[str | None] = [None]

@@ -132,9 +132,12 @@ def test_is_what_its_name_says(path):
         parts = (head.roi_layer.part_size, head.roi_layer.sample_per_part, head.roi_layer.trans_std)
         assert parts == (7, 4, 0.1)
     assert model.test_cfg.rpn.max_per_img == 300
-    assert (model.train_cfg.rcnn.sampler.type == "OHEMSampler") == ("_ohem_" in name)
+    sampler = model.train_cfg.rcnn.sampler
+    assert sampler.type == ("mmdcn.OHEMSampler" if "_ohem_" in name else "RandomSampler")
+    assert sampler.num == 128 and model.test_cfg.rcnn.nms.iou_threshold == 0.3
     if backbone.type == "ResNet":
-        assert f"_r{backbone.depth}-" in name and f"resnet{backbone.depth}-" in str(backbone)
+        assert f"_r{backbone.depth}-" in name
+        assert f"resnet{backbone.depth}" in backbone.init_cfg.checkpoint
         convs = {"-dconv": "mmdcn.DCN", "-mdconv": "mmdcn.DCNv2", "-c5-dilated": None}
         (conv,) = [value for key, value in convs.items() if key in name]
         assert (backbone.get("dcn") or {}).get("type") == conv

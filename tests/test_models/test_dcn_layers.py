@@ -6,7 +6,6 @@ import textwrap
 
 import pytest
 import torch
-from mmengine.optim import build_optim_wrapper
 from mmengine.registry import MODELS, DefaultScope
 from mmengine.runner import checkpoint as mmengine_checkpoint
 from mmengine.runner import load_checkpoint
@@ -166,30 +165,3 @@ def test_loads_checkpoints_with_the_old_offset_keys(scope, dcn_type, load, tmp_p
         load(model, state_dict, tmp_path / "checkpoint.pth")
         loaded = {k: v for k, v in model.state_dict().items() if v.is_floating_point()}
         assert all(torch.equal(loaded[key], new[key]) for key in loaded)
-
-
-def test_bias_options_of_the_optimizer_leave_offsets_alone_with_a_custom_key():
-    # MMEngine exempts conv_offset of MMCV's classes from bias_lr_mult and bias_decay_mult by
-    # their type. For ours a custom key says the same; MMCV's layers are the oracle here.
-    pytest.importorskip("mmcv.ops")
-
-    def settings(dcn_type, **paramwise):
-        with DefaultScope.overwrite_default_scope("mmdet"):
-            model = build_resnet("mmdet", dcn_type)
-        wrapper = build_optim_wrapper(
-            model,
-            dict(
-                optimizer=dict(type="SGD", lr=0.1, weight_decay=0.01),
-                paramwise_cfg=dict(bias_lr_mult=2.0, bias_decay_mult=0.0, **paramwise),
-            ),
-        )
-        names = {id(p): n for n, p in model.named_parameters()}
-        return {
-            names[id(p)]: (group["lr"], group["weight_decay"])
-            for group in wrapper.optimizer.param_groups
-            for p in group["params"]
-        }
-
-    ours = settings("mmdcn.DCNv2", custom_keys={"conv_offset": dict(lr_mult=1.0)})
-    assert ours == settings("DCNv2")
-    assert ours["layer2.0.conv2.conv_offset.bias"] == (0.1, 0.01)

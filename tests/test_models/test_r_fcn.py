@@ -15,6 +15,7 @@ pytest.importorskip("mmdet")
 from mmdet.structures import DetDataSample  # noqa: E402
 
 from mmdcn.models.heads.r_fcn import RFCNBBoxHead, RFCNRoIHead, RPNHead  # noqa: E402
+from mmdcn.models.task_modules import OHEMSampler  # noqa: E402
 
 K, STRIDE, CHANNELS, CLASSES = 3, 4, 5, 2
 IMAGE = (36, 44)
@@ -25,14 +26,19 @@ LAYERS = {
     "modulated": dict(type="ModulatedDeformPSRoIPoolPack", output_size=K, sample_per_part=2),
 }
 DEFORMABLE = ["deform", "modulated"]
-SAMPLER = dict(num=8, pos_fraction=0.25, neg_pos_ub=-1, add_gt_as_proposals=True)
+NUM = 8
+SAMPLERS = {
+    "random": dict(type="mmdet.RandomSampler", num=NUM, pos_fraction=0.25, neg_pos_ub=-1),
+    "ohem": dict(type="mmdcn.OHEMSampler", num=NUM),
+    "mmdet_ohem": dict(type="mmdet.OHEMSampler", num=NUM, pos_fraction=0.25, neg_pos_ub=-1),
+}
 ASSIGNER = dict(
     type="mmdet.MaxIoUAssigner", pos_iou_thr=0.5, neg_iou_thr=0.5, min_pos_iou=0.5,
     match_low_quality=False, ignore_iof_thr=-1,
 )  # fmt: skip
 
 
-def roi_head(layer, sampler="RandomSampler", level=-1, **options):
+def roi_head(layer, sampler="random", level=-1, **options):
     torch.manual_seed(0)
     head = RFCNRoIHead(
         bbox_head=dict(
@@ -45,9 +51,7 @@ def roi_head(layer, sampler="RandomSampler", level=-1, **options):
             **options,
         ),
         level=level,
-        train_cfg=ConfigDict(
-            assigner=ASSIGNER, sampler=dict(SAMPLER, type=f"mmdet.{sampler}"), pos_weight=-1
-        ),
+        train_cfg=ConfigDict(assigner=ASSIGNER, sampler=SAMPLERS[sampler], pos_weight=-1),
         test_cfg=ConfigDict(score_thr=0.0, nms=dict(type="nms", iou_threshold=0.5), max_per_img=10),
     ).double()
     head.init_weights()
@@ -244,6 +248,28 @@ def predict(head, x, rpn, samples):
         return head.float().eval().predict(x, rpn, samples)
 
 
+def overlap(a, b):
+    w, h = np.minimum(a[2:], b[2:]) - np.maximum(a[:2], b[:2])
+    inter = max(w, 0) * max(h, 0)
+    return inter / (np.prod(a[2:] - a[:2]) + np.prod(b[2:] - b[:2]) - inter)
+
+
+def region_losses(box, score, delta, objects):
+    """Losses of a region's class and of its box, which is None for background."""
+    overlaps = [overlap(box, gt) for gt in objects.bboxes.numpy()]
+    best = int(np.argmax(overlaps)) if overlaps else None
+    hit = best is not None and overlaps[best] >= 0.5
+    label = int(objects.labels[best]) if hit else CLASSES
+    loss_cls = math.log(np.exp(score).sum()) - score[label]
+    if not hit:
+        return loss_cls, None
+    gt = objects.bboxes[best].numpy()
+    size, target = box[2:] - box[:2], gt[2:] - gt[:2]
+    shift = ((gt[:2] + gt[2:]) - (box[:2] + box[2:])) / 2 / size
+    wanted = np.concatenate([shift / 0.1, np.log(target / size) / 0.2])
+    return loss_cls, sum(d**2 / 2 if d < 1 else d - 0.5 for d in np.abs(delta - wanted))
+
+
 def test_losses_are_those_of_the_loops(monkeypatch):
     head = randomise(roi_head("deform"))
     x, (rpn, samples) = feature_map(), train_batch([12, 7], [2, 1])
@@ -264,27 +290,12 @@ def test_losses_are_those_of_the_loops(monkeypatch):
     scores = vote(head.bbox_head.fc_cls, features, rois, "deform", True)
     deltas = vote(head.bbox_head.fc_reg, features, rois, "deform", False)
 
-    def overlap(a, b):
-        w, h = np.minimum(a[2:], b[2:]) - np.maximum(a[:2], b[:2])
-        inter = max(w, 0) * max(h, 0)
-        return inter / (np.prod(a[2:] - a[:2]) + np.prod(b[2:] - b[:2]) - inter)
-
     loss_cls = loss_box = positives = 0
     for n, box, score, delta in zip(index, priors, scores, deltas, strict=True):
-        objects = samples[n].gt_instances
-        overlaps = [overlap(box, gt) for gt in objects.bboxes.numpy()]
-        best = int(np.argmax(overlaps))
-        label = int(objects.labels[best]) if overlaps[best] >= 0.5 else CLASSES
-        loss_cls += math.log(np.exp(score).sum()) - score[label]
-        if label == CLASSES:
-            continue
-        positives += 1
-        gt = objects.bboxes[best].numpy()
-        size, target = box[2:] - box[:2], gt[2:] - gt[:2]
-        shift = ((gt[:2] + gt[2:]) - (box[:2] + box[2:])) / 2 / size
-        wanted = np.concatenate([shift / 0.1, np.log(target / size) / 0.2])
-        for d in np.abs(delta - wanted):
-            loss_box += d**2 / 2 if d < 1 else d - 0.5
+        terms = region_losses(box, score, delta, samples[n].gt_instances)
+        loss_cls += terms[0]
+        positives += terms[1] is not None
+        loss_box += terms[1] or 0
     assert positives >= 3 and len(rois) > positives
     assert losses["loss_cls"].item() == pytest.approx(loss_cls / len(rois), rel=1e-6)
     assert losses["loss_bbox"].item() == pytest.approx(loss_box / len(rois), rel=1e-6)
@@ -296,7 +307,7 @@ def test_losses_are_those_of_the_loops(monkeypatch):
     [([9, 0], [1, 2]), ([9, 5], [0, 0]), ([0, 0], [1, 0]), ([0, 0], [0, 0])],
     ids=["an_image_without_proposals", "no_objects", "no_proposals", "nothing"],
 )
-@pytest.mark.parametrize("sampler", ["RandomSampler", "OHEMSampler"])
+@pytest.mark.parametrize("sampler", SAMPLERS)
 def test_trains_and_predicts_without_proposals_or_objects(layer, sampler, counts, objects):
     head = randomise(roi_head(layer, sampler))
     x = feature_map()
@@ -315,10 +326,14 @@ def test_trains_and_predicts_without_proposals_or_objects(layer, sampler, counts
         assert len(result.bboxes) == len(result.scores) == len(result.labels) <= 10
 
 
-def test_hard_examples_are_those_of_the_largest_loss():
-    head = randomise(roi_head("ps", "OHEMSampler"))
-    x, (rpn, samples) = feature_map(), train_batch([40, 30], [0, 0])
-    priors = [p.bboxes for p in rpn]
+@pytest.mark.parametrize("objects", [[3, 2], [2, 0], [0, 0]], ids=str)
+def test_hard_examples_are_those_of_the_largest_loss(objects):
+    head = randomise(roi_head("ps", "ohem"))
+    x, (rpn, samples) = feature_map(), train_batch([40, 30], objects)
+    # objects are regions, too
+    regions = [
+        torch.cat([s.gt_instances.bboxes, p.bboxes]) for s, p in zip(samples, rpn, strict=True)
+    ]
     seen = {}
     inner = head.bbox_head.loss_and_target
     head.bbox_head.loss_and_target = lambda **kwargs: seen.update(kwargs) or inner(**kwargs)
@@ -326,12 +341,29 @@ def test_hard_examples_are_those_of_the_largest_loss():
     head.bbox_head.conv.register_forward_hook(lambda *_: calls.append(1))
     head.loss((x,), rpn, samples)
     assert len(calls) == 1  # hard examples are found on the same maps
+    by_class_alone = []
     for n, result in enumerate(seen["sampling_results"]):
-        rois = torch.cat([torch.full((len(priors[n]), 1), n), priors[n]], 1)
-        scores = head.bbox_head(head.bbox_head.maps(x), rois)[0]
-        hardest = scores.log_softmax(1)[:, CLASSES].argsort()[: SAMPLER["num"]]
-        assert len(result.neg_inds) == SAMPLER["num"] < len(rois)
-        assert set(result.neg_inds.tolist()) == set(hardest.tolist())
+        rois = torch.cat([torch.full((len(regions[n]), 1), n), regions[n]], 1)
+        outputs = head.bbox_head(head.bbox_head.maps(x), rois)
+        scores, deltas = (output.detach().numpy() for output in outputs)
+        terms = [
+            region_losses(*each, samples[n].gt_instances)
+            for each in zip(regions[n].numpy(), scores, deltas, strict=True)
+        ]
+        hardest = np.argsort([-(cls + (box or 0)) for cls, box in terms])[:NUM]
+        by_class_alone.append(set(np.argsort([-cls for cls, _ in terms])[:NUM]) == set(hardest))
+        positive = {i for i in hardest.tolist() if terms[i][1] is not None}
+        assert set(result.pos_inds.tolist()) == positive
+        assert set(result.neg_inds.tolist()) == set(hardest.tolist()) - positive
+    assert all(by_class_alone) == (objects == [0, 0])  # boxes matter
+
+
+def test_hard_examples_need_a_head_of_one_stage():
+    class Cascade:
+        num_stages = 3
+
+    with pytest.raises(ValueError, match="expected a RoI head with one stage, got Cascade"):
+        OHEMSampler(8, Cascade())
 
 
 def test_prediction_is_decoded_softmax():

@@ -70,7 +70,7 @@ def test_backbone_is_the_sum_of_its_layers():
 
 @pytest.mark.parametrize("name", ["c5-dilated", "mdconv-c3-c5_mdpsroi"])
 def test_r_fcn_pools_regions_from_maps_computed_once(root, name):
-    model = build(root / "configs" / "r_fcn" / f"r-fcn_r101-{name}_1x_coco.py")
+    model = build(root / "configs" / "r_fcn" / f"r-fcn_r101-{name}_ohem_1x_coco.py")
     counts = count_flops(model, 320, 480)
     assert set(counts) == {"backbone", "rpn_head", "bbox_head"}
     pixels, boxes, bins = 20 * 30, 1000, 7 * 7

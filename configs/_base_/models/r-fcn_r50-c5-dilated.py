@@ -42,5 +42,5 @@ model = dict(
         rpn_proposal=dict(nms_pre=6000, max_per_img=300),
         rcnn=dict(sampler=dict(num=128)),
     ),
-    test_cfg=dict(rpn=dict(max_per_img=300)),
+    test_cfg=dict(rpn=dict(max_per_img=300), rcnn=dict(nms=dict(iou_threshold=0.3))),
 )

@@ -2,5 +2,6 @@
 
 from mmdcn.engine.optimizers.autocast import BFloat16OptimWrapper
 from mmdcn.engine.optimizers.layer_decay import LayerDecayOptimWrapperConstructor
+from mmdcn.engine.optimizers.offsets import OptimWrapperConstructor
 
-__all__ = ["BFloat16OptimWrapper", "LayerDecayOptimWrapperConstructor"]
+__all__ = ["BFloat16OptimWrapper", "LayerDecayOptimWrapperConstructor", "OptimWrapperConstructor"]

@@ -32,6 +32,7 @@ class SingleRoIExtractor(BaseModule):
         featmap_strides: strides of the levels, finest first.
         finest_scale: RoIs of a size (square root of the area in pixels) below twice this go to the
             first level, below four times this to the second, and so on.
+        start_level: maps that come before those of `featmap_strides` and are left out.
         init_cfg: see :class:`mmengine.model.BaseModule`.
     """
 
@@ -41,6 +42,7 @@ class SingleRoIExtractor(BaseModule):
         out_channels: int,
         featmap_strides: Sequence[int],
         finest_scale: float = 56,
+        start_level: int = 0,
         init_cfg: dict | list[dict] | None = None,
     ) -> None:
         super().__init__(init_cfg=init_cfg)
@@ -52,11 +54,12 @@ class SingleRoIExtractor(BaseModule):
         self.out_channels = out_channels
         self.featmap_strides = featmap_strides
         self.finest_scale = finest_scale
+        self.start_level = start_level
 
     @property
     def num_inputs(self) -> int:
-        """Number of levels."""
-        return len(self.featmap_strides)
+        """Number of maps that :meth:`forward` takes."""
+        return self.start_level + len(self.featmap_strides)
 
     def map_roi_levels(self, rois: Tensor, num_levels: int) -> Tensor:
         """Level of each RoI, ``(R, 5)`` -> ``(R,)``."""
@@ -71,13 +74,14 @@ class SingleRoIExtractor(BaseModule):
         """Pool each RoI from its level.
 
         Args:
-            feats: a map ``(N, C, H, W)`` for each level.
+            feats: a map ``(N, C, H, W)`` for each level, after `start_level` others.
             rois: ``(R, 5)``, rows of (batch index, x1, y1, x2, y2) in pixels of the image.
             roi_scale_factor: enlarge the RoIs about their centres, after levels are chosen.
 
         Returns:
             ``(R, out_channels, ph, pw)``.
         """
+        feats = feats[self.start_level :]
         levels = self.map_roi_levels(rois, len(feats))
         if roi_scale_factor is not None:
             rois = _scaled(rois, roi_scale_factor)

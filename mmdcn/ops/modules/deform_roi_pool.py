@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 from torch import Tensor, nn
@@ -56,13 +57,15 @@ class DeformRoIPool(nn.Module):
 class DeformRoIPoolPack(DeformRoIPool):
     """Deformable RoI pooling that learns its offsets (DCNv1).
 
-    Three fully connected layers predict them from the RoI pooled without offsets; the last one is
-    zero at the start. State-dict keys equal those of mmcv's module of this name.
+    Fully connected layers predict them from the RoI pooled without offsets; the last one is zero at
+    the start. With three of them, state-dict keys equal those of mmcv's module of this name; the
+    paper has one.
 
     Args:
         output_size, spatial_scale, sampling_ratio, gamma: as in :func:`deform_roi_pool`.
         output_channels: channels of the input, and of the output.
         deform_fc_channels: width of the hidden layers.
+        num_offset_fcs: number of fully connected layers.
     """
 
     def __init__(
@@ -73,18 +76,19 @@ class DeformRoIPoolPack(DeformRoIPool):
         spatial_scale: float = 1.0,
         sampling_ratio: int = 0,
         gamma: float = 0.1,
+        num_offset_fcs: int = 3,
     ) -> None:
         super().__init__(output_size, spatial_scale, sampling_ratio, gamma)
+        if num_offset_fcs < 1:
+            raise ValueError(f"num_offset_fcs: expected at least 1, got {num_offset_fcs}")
         self.output_channels = output_channels
         self.deform_fc_channels = deform_fc_channels
         bins, hidden = math.prod(self.output_size), deform_fc_channels
-        self.offset_fc = nn.Sequential(
-            nn.Linear(bins * output_channels, hidden),
-            nn.ReLU(inplace=True),
-            nn.Linear(hidden, hidden),
-            nn.ReLU(inplace=True),
-            nn.Linear(hidden, bins * 2),
-        )
+        widths = [bins * output_channels, *[hidden] * (num_offset_fcs - 1), bins * 2]
+        layers = []
+        for inputs, outputs in itertools.pairwise(widths):
+            layers += [nn.Linear(inputs, outputs), nn.ReLU(inplace=True)]
+        self.offset_fc = nn.Sequential(*layers[:-1])
         _zero(self.offset_fc[-1])
 
     def forward(self, input: Tensor, rois: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-_base_ = "./r-fcn_r101-c5-dilated_1x_coco.py"
+_base_ = "./r-fcn_r101-c5-dilated_ohem_1x_coco.py"
 
 model = dict(
     backbone=dict(
@@ -12,4 +12,9 @@ model = dict(
             )
         )
     ),
+)
+
+# the paper's rate for offsets and masks
+optim_wrapper = dict(
+    constructor="mmdcn.OptimWrapperConstructor", paramwise_cfg=dict(dcn_offset_lr_mult=0.1)
 )

@@ -1,4 +1,4 @@
-_base_ = "./r-fcn_r101-c5-dilated_1x_coco.py"
+_base_ = "./r-fcn_r101-c5-dilated_ohem_1x_coco.py"
 
 model = dict(
     backbone=dict(
