@@ -1,5 +1,6 @@
 """Fixtures that several folders of tests use."""
 
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,9 @@ ROOT = Path(__file__).resolve().parents[1]
 
 def pytest_configure(config) -> None:
     config.addinivalue_line("markers", "suites(*classes): operators that a test is for")
+    # A shell that starts the tests in the background makes them, and all that they start, ignore it.
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -175,10 +176,12 @@ def test_a_full_disk_leaves_no_part_of_a_checkpoint(outcomes):
     assert not [name for name in names if ".pth" in name], names
 
 
+@contextmanager
 def start_mim(workspace, *options):
+    """A process group of its own, of which nothing is left in the end."""
     command = [sys.executable, "-m", "mim", "train", "mmdcn", CONFIG, "--cfg-options", *options]
     paths = [str(Path(CONFIG).parent), *filter(None, [os.environ.get("PYTHONPATH")])]
-    return subprocess.Popen(
+    process = subprocess.Popen(
         command,
         cwd=workspace.path,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"},
@@ -187,6 +190,12 @@ def start_mim(workspace, *options):
         text=True,
         start_new_session=True,
     )
+    try:
+        yield process
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
 
 
 def test_mim_adds_no_traceback(workspace):
@@ -220,4 +229,3 @@ def test_ctrl_c_and_mim(workspace, receiver):
         while time.monotonic() < end:
             os.killpg(process.pid, 0)
             time.sleep(0.1)
-        os.killpg(process.pid, signal.SIGKILL)  # what should not be there
