@@ -2,6 +2,7 @@
 # make demo-seg   the same for semantic segmentation, with a deformable UPerNet
 #                 (BACKBONE=internimage puts an InternImage in the place of the ResNet)
 # make test       the test suite; does all its own set-up
+# make test-long  the tests that take minutes each: CUDA kernels without a GPU, fault campaigns
 # make docs       the documentation site in docs/_build/html (Python >= 3.11)
 # make env | data | build | lint | format | clean
 # make sanitize   the operator tests on a library with AddressSanitizer and UBSan (gcc)
@@ -34,10 +35,10 @@ SEG_PICTURE := $(SEG_WORK)/overlay.png
 NATIVE := $(shell find mmdcn/csrc -type f)
 LINTED := setup.py mmdcn tools configs tests benchmarks docs examples
 
-.PHONY: help demo demo-seg test docs sanitize env build data lint format clean
+.PHONY: help demo demo-seg test test-long docs sanitize env build data lint format clean
 
 help:
-	@sed -n 's/^# \{0,1\}//p' Makefile | head -9
+	@sed -n 's/^# \{0,1\}//p' Makefile | head -10
 
 define say
 	@printf '\n== %s\n' "$(1)"
@@ -117,9 +118,17 @@ docs: env $(STAMPS)/docs
 	@$(BIN)/python -m sphinx -W --keep-going -q docs docs/_build/html
 	@printf 'It starts at %s\n' "$(CURDIR)/docs/_build/html/index.html"
 
+# One process per core, each with the tests of whole files and one thread.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 8 \
+    --dist loadfile --no-loadscope-reorder
+
 test: env $(STAMPS)/dev $(STAMPS)/docs
-	$(call say,Running the tests (10-20 min on 2 cores))
-	@$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(call say,Running the tests (15-25 min on 2 cores))
+	@$(PYTEST) -m "not long" $(PYTEST_ARGS)
+
+test-long: env $(STAMPS)/dev $(STAMPS)/docs
+	$(call say,Running the tests that take minutes each (20-30 min on 2 cores))
+	@$(PYTEST) -m long $(PYTEST_ARGS)
 
 # Python itself is not instrumented, so the sanitizer's runtime has to be loaded before it, and
 # libstdc++ with it, whose exceptions it watches.

@@ -4,7 +4,7 @@ A config of any OpenMMLab project reaches them by prefix, e.g. ``type='mmdcn.DCN
 imports this module when it meets the prefix, and ``locations`` on the first look-up in a registry.
 
 So this import is also what makes MMEngine load checkpoints safely, see
-:mod:`mmdcn.checkpoints.mmengine_loader`.
+:mod:`mmdcn.checkpoints.mmengine_loader`, and find mmdcn's configs, see :mod:`mmdcn.base_configs`.
 """
 
 from mmengine.registry import DATASETS as MMENGINE_DATASETS
@@ -18,7 +18,10 @@ from mmengine.registry import TASK_UTILS as MMENGINE_TASK_UTILS
 from mmengine.registry import TRANSFORMS as MMENGINE_TRANSFORMS
 from mmengine.registry import Registry
 
+from mmdcn import base_configs
 from mmdcn.checkpoints import mmengine_loader  # noqa: F401 (for its effect)
+
+base_configs.install()
 
 # Layers and backbones.
 MODELS = Registry("model", parent=MMENGINE_MODELS, scope="mmdcn", locations=["mmdcn.models"])

@@ -10,7 +10,14 @@ PACKAGE = Path(__file__).resolve().parents[1] / "mmdcn"
 # From the ground up: a module may import those of its own layer and of those that come before it.
 # The longest prefix decides which layer a module belongs to.
 LAYERS = [
-    ("mmdcn", "mmdcn._extension", "mmdcn.registry", "mmdcn.checkpoints", "mmdcn.analysis"),
+    (
+        "mmdcn",
+        "mmdcn._extension",
+        "mmdcn.base_configs",
+        "mmdcn.registry",
+        "mmdcn.checkpoints",
+        "mmdcn.analysis",
+    ),
     ("mmdcn.ops.reference",),
     ("mmdcn.ops",),
     ("mmdcn.ops.modules",),

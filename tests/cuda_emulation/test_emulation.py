@@ -15,6 +15,7 @@ from suites import SUITES
 
 pytestmark = [
     pytest.mark.slow,
+    pytest.mark.long,
     pytest.mark.skipif(platform.machine() != "x86_64", reason="fibers are written for x86-64"),
 ]
 HERE = Path(__file__).resolve().parent

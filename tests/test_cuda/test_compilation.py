@@ -17,6 +17,7 @@ ptxas info    : Used {registers} registers, used 0 barriers
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @needs_nvcc
 def test_no_warnings_no_spills_few_registers(root):
     """For one architecture; benchmarks.registers compiles for others, too."""

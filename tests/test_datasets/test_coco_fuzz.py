@@ -149,5 +149,6 @@ def test_changed_files(coco, check):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_many_changed_files(coco, check):
     run(coco, check, range(60, 1000))

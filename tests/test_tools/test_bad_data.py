@@ -91,6 +91,7 @@ def test_turned_image(own):
     fails(own, "000007.jpg has 64x96 pixels, its annotation 96x64; it is turned on loading")
 
 
+@pytest.mark.long
 def test_changed_files(own):
     fuzz = import_module("test_coco_fuzz")
     file = annotations(own, "train")

@@ -5,7 +5,7 @@ import math
 import pytest
 
 pytest.importorskip("mmdet")
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.long]
 
 
 def test_trains_resumes_and_serves_other_configs(workspace):

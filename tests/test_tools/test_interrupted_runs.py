@@ -8,7 +8,7 @@ import sys
 import pytest
 
 pytest.importorskip("mmseg")
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.long]
 
 
 def test_runs_that_are_ended_at_random_moments(workspace, root):
