@@ -1,4 +1,4 @@
-"""``_base_ = "mmdcn::dcn/faster-rcnn_r50-dconv-c3-c5_fpn_1x_coco.py"`` in other projects' configs."""
+"""Configs of mmdcn as bases of others: ``_base_ = "mmdcn::dcn/..."``."""
 
 from difflib import get_close_matches
 from pathlib import Path
@@ -10,22 +10,35 @@ PREFIX = "mmdcn::"
 PACKAGE = Path(__file__).resolve().parent
 
 
+def folder() -> Path:
+    """Where the configs are, in a wheel or in the sources of an editable install.
+
+    Raises:
+        FileNotFoundError: This installation has none.
+    """
+    for path in (PACKAGE / ".mim" / "configs", PACKAGE.parent / "configs"):
+        if path.is_dir():
+            return path
+    raise FileNotFoundError("this installation of mmdcn has no configs")
+
+
+def known_configs() -> list[str]:
+    """Paths of all recipes below the folder of configs."""
+    return sorted(str(path.relative_to(folder())) for path in folder().glob("[a-z]*/*.py"))
+
+
 def find_config(name: str) -> Path:
-    """The file of a config of mmdcn, from a wheel or from the sources of an editable install.
+    """The file of a config.
 
     Args:
-        name: Its path below ``configs``.
+        name: Its path below the folder of configs.
 
     Raises:
         FileNotFoundError: There is no such config; the message names similar ones.
     """
-    root = next((p for p in (PACKAGE / ".mim", PACKAGE.parent) if (p / "configs").is_dir()), None)
-    if root is None:
-        raise FileNotFoundError(f"{PREFIX}{name}: this installation of mmdcn has no configs")
-    path = (root / "configs" / name).resolve()
-    if not path.is_relative_to(root / "configs") or not path.is_file():
-        known = [str(p.relative_to(root / "configs")) for p in root.glob("configs/[a-z]*/*.py")]
-        similar = get_close_matches(name, known, n=3) or sorted(known)[:3]
+    path = (folder() / name).resolve()
+    if not path.is_relative_to(folder()) or not path.is_file():
+        similar = get_close_matches(name, known_configs(), n=3) or known_configs()[:3]
         raise FileNotFoundError(f"{PREFIX}{name}: mmdcn has no such config; {', '.join(similar)}?")
     return path
 

@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 def pytest_configure(config) -> None:
     config.addinivalue_line("markers", "suites(*classes): operators that a test is for")
-    # A shell that starts the tests in the background makes them, and all that they start, ignore it.
+    # A shell that starts the tests in the background makes them ignore it, and all that they start.
     if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 

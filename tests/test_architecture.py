@@ -23,7 +23,7 @@ LAYERS = [
     ("mmdcn.ops.modules",),
     ("mmdcn.models", "mmdcn.datasets"),
     ("mmdcn.engine",),
-    ("mmdcn.collect_env",),
+    ("mmdcn.collect_env", "mmdcn.new"),
 ]
 # Its only task is to collect the names of the operators and their modules.
 FACADES = {"mmdcn.ops"}

@@ -1,5 +1,5 @@
-# The training of Deformable ConvNets on COCO: one image per GPU with a short side of 600 pixels, and
-# 8 epochs over all images and their mirror images, which are 16 epochs here. The rate falls after
+# The training of Deformable ConvNets on COCO: one image per GPU with a short side of 600 pixels, 8
+# epochs over all images and their mirror images, which are 16 epochs here. The rate falls after
 # two thirds of them. Gradients were summed over the GPUs and not averaged: for the same steps the
 # recipes multiply the published learning rate by the number of GPUs, and divide the weight decay.
 _base_ = [

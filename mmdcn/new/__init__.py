@@ -1,0 +1,1 @@
+"""``python -m mmdcn.new``: a config that trains a recipe of mmdcn on your own images."""
