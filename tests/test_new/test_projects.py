@@ -254,7 +254,7 @@ def rename(folder, old, new_name):
 SEGMENTATION_MISTAKES = {
     "a name too few": ([0, 1, 2], ["a", "b"], None, "2 names, but the label maps have the"),
     "no names": ([0, 1, 2], None, None, "give a name for each value in the label maps"),
-    "a lonely image": ([0, 1], ["a", "b"], rename("val/images", "1.jpg", "7.jpg"), "1, 7 is in one"),
+    "a lonely image": ([0, 1], ["a", "b"], rename("val/images", "1.jpg", "7.jpg"), "1, 7 is in"),
     "two suffixes": ([0, 1], ["a", "b"], rename("val/images", "1.jpg", "1.png"), "with one suffix"),
     "no folder": ([0, 1], ["a", "b"], lambda: shutil.rmtree("val/masks"), "no such folder"),
     "colours": (
