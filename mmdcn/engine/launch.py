@@ -21,7 +21,7 @@ from torch import nn
 from mmdcn.checkpoints import CheckpointError
 from mmdcn.datasets.checks import check_datasets, prepare_datasets
 from mmdcn.datasets.errors import DatasetError, LoadingError
-from mmdcn.engine import checkpoint, fitting, processes, work_dir, yaml_configs
+from mmdcn.engine import checkpoint, console, fitting, processes, work_dir, yaml_configs
 from mmdcn.engine.errors import UsageError
 from mmdcn.engine.resuming import ResumeCheckHook
 
@@ -205,6 +205,7 @@ def build_runner(cfg: Config, loaders: tuple[str, ...]) -> Runner:
     broadcast_object_list(problem)
     if problem[0] is not None:
         raise DatasetError(problem[0])
+    runner.logger.info(f"The whole log is in {console.log_file(runner.logger)}")
     judge_checkpoint(runner, whole="train" not in loaders or runner._resume)
     return runner
 
@@ -246,6 +247,7 @@ def run_tool(tool: Callable[[], None]) -> None:
     """Run a tool with safe checkpoints; its known errors and Ctrl-C end it with one line."""
     checkpoint.install()
     yaml_configs.install()
+    console.install()
     processes.stop_on_signals()
     # The log tells of a full disk in a traceback for each line; what else is written tells it, too.
     logging.raiseExceptions = False
