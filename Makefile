@@ -23,14 +23,10 @@ CONSTRAINTS := -c requirements/constraints.txt
 
 BACKBONE ?= r50-mdconv-c3-c5
 DEMO_CONFIG := configs/demo/mask-rcnn_$(BACKBONE)_fpn_demo.py
-DEMO_DATA := data/deformed_shapes
 DEMO_WORK := work_dirs/demo-$(BACKBONE)
-DEMO_IMAGE := $(DEMO_DATA)/val/000004.jpg
-DEMO_PICTURE := $(DEMO_WORK)/predictions.png
 SEG_CONFIG := configs/demo/upernet_$(BACKBONE)_demo.py
 SEG_WORK := work_dirs/demo-seg-$(BACKBONE)
-SEG_IMAGE := $(DEMO_DATA)/val/000022.jpg
-SEG_PICTURE := $(SEG_WORK)/overlay.png
+DEMO_DATA := data/deformed_shapes
 
 NATIVE := $(shell find mmdcn/csrc -type f)
 LINTED := setup.py mmdcn tools configs tests benchmarks docs examples
@@ -89,29 +85,31 @@ $(DEMO_DATA)/manifest.json: $(wildcard tools/dataset_converters/deformed_shapes*
 	@$(BIN)/python tools/dataset_converters/deformed_shapes.py --out $(DEMO_DATA) --overwrite
 	@touch $@
 
-demo: env data
-	$(call say,Training a deformable Mask R-CNN ($(BACKBONE); about 12 min on 2 cores; the log shows the time left as eta))
-	@$(BIN)/mim train mmdcn $(DEMO_CONFIG) --work-dir $(DEMO_WORK)
+# Trains where no training has finished, going on with one that was interrupted, tests and draws.
+# $(1): config; $(2): folder of the run; $(3): minutes; $(4): options of the test
+define run_demo
+	@if [ -e $(2)/finished ]; then \
+	    printf '\n== The training in %s has finished before; rm -r %s trains anew\n' $(2) $(2); \
+	else \
+	    printf '\n== Training ($(BACKBONE); $(3) min on 2 cores; the log shows the time left as eta)\n'; \
+	    $(BIN)/mim train mmdcn $(1) --work-dir $(2) --resume && touch $(2)/finished; \
+	fi
 	$(call say,Evaluating the last checkpoint (1 min))
-	@$(BIN)/mim test mmdcn $(DEMO_CONFIG) --checkpoint "$$(cat $(DEMO_WORK)/last_checkpoint)" \
-	    --work-dir $(DEMO_WORK)/test --cfg-options test_evaluator.classwise=True
+	@$(BIN)/mim test mmdcn $(1) --checkpoint "$$(cat $(2)/last_checkpoint)" --work-dir $(2)/test $(4)
 	$(call say,Drawing predictions)
-	@$(BIN)/python tools/image_demo.py $(DEMO_IMAGE) $(DEMO_CONFIG) \
-	    "$$(cat $(DEMO_WORK)/last_checkpoint)" --out-file $(DEMO_PICTURE) --zoom 5
-	@printf '\nThe AP tables (box, then mask) stand above; the predictions are drawn in\n  %s\n' \
-	    "$(CURDIR)/$(DEMO_PICTURE)"
+	@$(BIN)/python tools/analysis_tools/draw_results.py $(1) "$$(cat $(2)/last_checkpoint)" \
+	    --out-file $(2)/results.png
+endef
+
+demo: env data
+	$(call run_demo,$(DEMO_CONFIG),$(DEMO_WORK),10-20,--cfg-options test_evaluator.classwise=True)
+	@printf '\nThe AP tables (box, then mask) stand above. Annotations and predictions of 8 images:\n  %s\n' \
+	    "$(CURDIR)/$(DEMO_WORK)/results.png"
 
 demo-seg: env data
-	$(call say,Training a deformable UPerNet ($(BACKBONE); about 5 min on 2 cores; the log shows the time left as eta))
-	@$(BIN)/mim train mmdcn $(SEG_CONFIG) --work-dir $(SEG_WORK)
-	$(call say,Evaluating the last checkpoint (1 min))
-	@$(BIN)/mim test mmdcn $(SEG_CONFIG) --checkpoint "$$(cat $(SEG_WORK)/last_checkpoint)" \
-	    --work-dir $(SEG_WORK)/test
-	$(call say,Drawing predictions)
-	@$(BIN)/python tools/image_demo.py $(SEG_IMAGE) $(SEG_CONFIG) \
-	    "$$(cat $(SEG_WORK)/last_checkpoint)" --out-file $(SEG_PICTURE) --zoom 5 --opacity 0.7
-	@printf '\nThe IoU of each class stands above; the predictions are drawn over the image in\n  %s\n' \
-	    "$(CURDIR)/$(SEG_PICTURE)"
+	$(call run_demo,$(SEG_CONFIG),$(SEG_WORK),5-10,)
+	@printf '\nThe IoU of each class stands above. Annotations and predictions of 8 images:\n  %s\n' \
+	    "$(CURDIR)/$(SEG_WORK)/results.png"
 
 docs: env $(STAMPS)/docs
 	$(call say,Building the documentation (20 s))
