@@ -42,6 +42,7 @@ OFFICIAL_SIZES = {
     "upernet_flash-internimage-l_160k_ade20k-640x640": 255_562_876,
     "mask2former_flash-internimage-t_160k_ade20k-512x512": 48_462_679,
     "mask2former_flash-internimage-s_160k_ade20k-640x640": 71_550_743,
+    "mask2former_flash-internimage-s_nsmx_160k_ade20k-640x640": 71_550_743,
     "mask2former_flash-internimage-b_160k_ade20k-640x640": 118_080_495,
     "mask2former_flash-internimage-l_160k_ade20k-640x640": 242_282_407,
 }

@@ -29,6 +29,8 @@ RECIPES = {
         896, 0.5, False, 1e-5, 0.95, 1, 0.1),
     "mask2former_flash-internimage-t_160k_ade20k-512x512": (512, 0.2, False, 1e-4, 0.9, 2, 0.01),
     "mask2former_flash-internimage-s_160k_ade20k-640x640": (640, 0.3, False, 1e-4, 1.0, 2, 0.1),
+    "mask2former_flash-internimage-s_nsmx_160k_ade20k-640x640": (
+        640, 0.3, False, 1e-4, 1.0, 2, 0.1),
     "mask2former_flash-internimage-b_160k_ade20k-640x640": (640, 0.4, False, 1e-4, 1.0, 2, 0.1),
     "mask2former_flash-internimage-l_160k_ade20k-640x640": (640, 0.5, True, 1e-4, 0.94, 2, 0.1),
 }  # fmt: skip
@@ -37,6 +39,7 @@ MASK2FORMERS = {
     "mask2former_internimage-h_80k_cocostuff-to-ade20k-896x896": (200, 1024, 32, 4096, 4096, 2000),
     "mask2former_flash-internimage-t_160k_ade20k-512x512": (100, 256, 8, 1024, 2048, 5000),
     "mask2former_flash-internimage-s_160k_ade20k-640x640": (200, 256, 8, 2048, 2048, 5000),
+    "mask2former_flash-internimage-s_nsmx_160k_ade20k-640x640": (200, 256, 8, 2048, 2048, 5000),
     "mask2former_flash-internimage-b_160k_ade20k-640x640": (200, 256, 8, 2048, 2048, 5000),
     "mask2former_flash-internimage-l_160k_ade20k-640x640": (200, 256, 8, 2048, 2048, 2000),
 }

@@ -12,6 +12,7 @@ from mmseg.utils import ConfigType
 from torch import Tensor
 from torch.nn import functional as F
 
+from mmdcn.models.layers.deformable_attention import UnnormalizedDeformableAttention
 from mmdcn.registry import MODELS
 
 try:
@@ -29,7 +30,18 @@ class Mask2FormerHead(MMSegMask2FormerHead):
 
     Masks become probabilities and are summed over the queries at the resolution of the head, and
     the sums are enlarged; MMSegmentation enlarges the logits of each mask.
+
+    Args:
+        normalize_attention: softmax over the weights of each query's points in the pixel decoder.
+            One model of DCNv4's authors, ``nsmx``, does without it.
+        args, kwargs: as in MMSegmentation's ``Mask2FormerHead``.
     """
+
+    def __init__(self, *args, normalize_attention: bool = True, **kwargs) -> None:
+        super().__init__(*args, **kwargs)
+        if not normalize_attention:
+            for layer in self.pixel_decoder.encoder.layers:
+                layer.self_attn = UnnormalizedDeformableAttention(**layer.self_attn_cfg)
 
     def predict(
         self, x: tuple[Tensor, ...], batch_img_metas: list[dict], test_cfg: ConfigType
