@@ -40,8 +40,7 @@ inline SlidingWindow sliding_window(int64_t height, int64_t width, int64_t kerne
                                     const std::vector<int64_t>& dilation) {
   check_map_size(height, width);
   MMDCN_CHECK(kernel_h <= kMaxSize && kernel_w <= kMaxSize,
-              "kernel: expected fewer than 2^31 rows and columns, got ", kernel_h, "x",
-              kernel_w);
+              "kernel: expected fewer than 2^31 rows and columns, got ", kernel_h, "x", kernel_w);
   return {height,
           width,
           window_out_size(height, kernel_h, stride[0], padding[0], dilation[0]),
