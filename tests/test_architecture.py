@@ -24,6 +24,7 @@ LAYERS = [
     ("mmdcn.models", "mmdcn.datasets"),
     ("mmdcn.engine",),
     ("mmdcn.collect_env", "mmdcn.new"),
+    ("mmdcn.selftest",),
 ]
 # Its only task is to collect the names of the operators and their modules.
 FACADES = {"mmdcn.ops"}

@@ -8,6 +8,7 @@ from suites import SUITES
 
 from benchmarks.cases import CASES
 from mmdcn import ops
+from mmdcn.selftest.examples import NAMES as EXAMPLES
 
 FUNCTIONS = [name for name in ops.__all__ if inspect.isfunction(getattr(ops, name))]
 MODULES = [name for name in ops.__all__ if name not in FUNCTIONS]
@@ -33,6 +34,11 @@ def test_reference_has_the_same_signature(name):
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_benchmark(name):
     assert any(case.operator == name for case in CASES)
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_selftest(name):
+    assert name in EXAMPLES
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)

@@ -1,0 +1,1 @@
+"""``python -m mmdcn.selftest``: whether the installed operators compute what they should."""
