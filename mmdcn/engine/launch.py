@@ -188,7 +188,7 @@ def build_runner(cfg: Config, loaders: tuple[str, ...]) -> Runner:
         _distribute_on_cpu(cfg)
     with DefaultScope.overwrite_default_scope(scope_of(cfg)):
         prepare_datasets(cfg, loaders)
-    if "optim_wrapper" in cfg:
+    if cfg.get("optim_wrapper"):
         # MMEngine's own, for which mmdcn's layers have no offsets, is the default.
         cfg.optim_wrapper.setdefault("constructor", "mmdcn.OptimWrapperConstructor")
     runner = RUNNERS.build(cfg) if "runner_type" in cfg else Runner.from_cfg(cfg)
