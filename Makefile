@@ -102,7 +102,7 @@ define run_demo
 endef
 
 demo: env data
-	$(call run_demo,$(DEMO_CONFIG),$(DEMO_WORK),10-20,--cfg-options test_evaluator.classwise=True)
+	$(call run_demo,$(DEMO_CONFIG),$(DEMO_WORK),10-25,--cfg-options test_evaluator.classwise=True)
 	@printf '\nThe AP tables (box, then mask) stand above. Annotations and predictions of 8 images:\n  %s\n' \
 	    "$(CURDIR)/$(DEMO_WORK)/results.png"
 
@@ -121,11 +121,11 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 8 \
     --dist loadfile --no-loadscope-reorder
 
 test: env $(STAMPS)/dev $(STAMPS)/docs
-	$(call say,Running the tests (15-25 min on 2 cores))
+	$(call say,Running the tests (15-30 min on 2 cores))
 	@$(PYTEST) -m "not long" $(PYTEST_ARGS)
 
 test-long: env $(STAMPS)/dev $(STAMPS)/docs
-	$(call say,Running the tests that take minutes each (20-30 min on 2 cores))
+	$(call say,Running the tests that take minutes each (15-30 min on 2 cores))
 	@$(PYTEST) -m long $(PYTEST_ARGS)
 
 # Python itself is not instrumented, so the sanitizer's runtime has to be loaded before it, and

@@ -1,6 +1,6 @@
 _base_ = [
     "../_base_/models/cascade-mask-rcnn_internimage_fpn.py",
-    "../_base_/schedules/coco-instance_adamw_3x.py",
+    "../_base_/schedules/coco-instance_adamw_3x_ema.py",
 ]
 
 pretrained = (
@@ -18,14 +18,4 @@ model = dict(
 optim_wrapper = dict(
     optimizer=dict(lr=2e-4), paramwise_cfg=dict(layer_decay_rate=0.9, offset_lr_scale=0.01)
 )
-custom_hooks = [
-    dict(
-        type="EMAHook",
-        ema_type="ExpMomentumEMA",
-        momentum=1e-4,
-        gamma=2000,
-        update_buffers=True,
-        priority=49,
-    )
-]
 auto_scale_lr = dict(base_batch_size=64)

@@ -68,6 +68,8 @@ def choose(
             folders[2 * i + 1] = _convert(pairs[i], labels, converted / name)
         shown = ", ".join(f"{value} to {label}" for value, label in labels.items())
         choice.note(f"label maps with other values were written to {converted}: {shown}")
+    elif IGNORED in labels:
+        choice.note(f"pixels with {IGNORED} in the label maps are ignored")
     _choose_data(choice, recipe, machine, classes, pairs, folders)
     choose_rate(choice, recipe, machine, recipe.cfg.train_dataloader.batch_size)
     choose_start(choice, recipe)
@@ -125,18 +127,15 @@ def _labels(values: list[int], classes: list[str] | None) -> tuple[list[str], di
             )
         classes = ["background", "foreground"]
     counted = [value for value in values if value != IGNORED]
-    if counted and counted[-1] < len(classes) and not _is_binary(values, classes):
+    # As many names as values, of which the others are 0, 1, ...: then 255 has a name, too.
+    is_named = values == [*range(len(classes) - 1), IGNORED]
+    if counted and counted[-1] < len(classes) and not is_named:
         return classes, {value: value for value in values}
     if len(values) != len(classes):
         raise UsageError(
             f"--classes: {len(classes)} names, but the label maps have the values {values}"
         )
     return classes, {value: label for label, value in enumerate(values)}
-
-
-def _is_binary(values: list[int], classes: list[str]) -> bool:
-    """Black and white, not a class and pixels to ignore."""
-    return values == [0, IGNORED] and len(classes) == 2
 
 
 def _convert(pairs: list[tuple[str, str]], labels: dict[int, int], folder: Path) -> str:
@@ -208,7 +207,7 @@ def _choose_data(choice, recipe, machine, classes, pairs, folders) -> None:
 
 
 def _suffix(folder: str) -> str:
-    return next(p.suffix for p in Path(folder).iterdir() if p.name[0] != ".")
+    return next(p.suffix for p in Path(folder).iterdir() if p.is_file() and p.name[0] != ".")
 
 
 def _median_size(pairs: list[tuple[str, str]]) -> tuple[int, int]:

@@ -223,10 +223,13 @@ def test_segmentation(masks, capsys):
     assert cfg.train_cfg.max_iters == cfg.param_scheduler[-1].end == 1500
     assert cfg.param_scheduler[0].end == 150
     assert "1500 iterations (the recipe has 160000)" in told
+    assert "pixels with 255 in the label maps are ignored" in told
 
 
 @pytest.mark.parametrize(
-    ("values", "classes"), [([0, 255], None), ([10, 90, 200], CLASSES[:3])], ids=["binary", "grey"]
+    ("values", "classes"),
+    [([0, 255], None), ([0, 1, 255], CLASSES[:3]), ([10, 90, 200], CLASSES[:3])],
+    ids=["binary", "255 has a name", "grey"],
 )
 def test_values_that_are_no_labels_are_converted(masks, values, classes, capsys):
     folders = masks(values)
