@@ -7,6 +7,11 @@
 
 #include "common/cpu/target.h"
 
+// exp of glibc 2.29 differs in errno alone; with that of all versions the library loads in older ones.
+#if defined(__x86_64__) && defined(__GLIBC__)
+__asm__(".symver exp, exp@GLIBC_2.2.5");
+#endif
+
 namespace mmdcn {
 
 // exp(x) for x <= 0, as a softmax needs it. NaN stays NaN.
