@@ -4,6 +4,7 @@
 # make test       the test suite; does all its own set-up
 # make test-long  the tests that take minutes each: CUDA kernels without a GPU, fault campaigns
 # make docs       the documentation site in docs/_build/html (Python >= 3.11)
+# make wheel      a wheel for every Python and torch >= 2.10, with CUDA kernels (release/README.md)
 # make env | data | build | lint | format | clean
 # make sanitize   the operator tests on a library with AddressSanitizer and UBSan (gcc)
 #
@@ -29,12 +30,12 @@ SEG_WORK := work_dirs/demo-seg-$(BACKBONE)
 DEMO_DATA := data/deformed_shapes
 
 NATIVE := $(shell find mmdcn/csrc -type f)
-LINTED := setup.py mmdcn tools configs tests benchmarks docs examples
+LINTED := setup.py mmdcn tools configs tests benchmarks docs examples release
 
-.PHONY: help demo demo-seg test test-long docs sanitize env build data lint format clean
+.PHONY: help wheel wheel-aarch64 demo demo-seg test test-long docs sanitize env build data lint format clean
 
 help:
-	@sed -n 's/^# \{0,1\}//p' Makefile | head -10
+	@sed -n 's/^# \{0,1\}//p' Makefile | head -11
 
 define say
 	@printf '\n== %s\n' "$(1)"
@@ -139,6 +140,25 @@ sanitize: $(STAMPS)/torch $(STAMPS)/dev
 	    ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 \
 	    MMDCN_LIBRARY_DIR="$(CURDIR)/build/sanitize/lib/mmdcn" \
 	    $(BIN)/python -m pytest tests/test_ops -m "not slow" $(PYTEST_ARGS)
+
+CUDA ?= 12 13
+
+build/cuda1%:
+	$(call say,Fetching the compiler of CUDA 1$* (180 MB for both))
+	@$(BIN)/python release/cuda_toolkit.py 1$* $@
+
+$(STAMPS)/release: requirements/release.txt $(STAMPS)/torch
+	$(call say,Installing auditwheel (5 s))
+	@$(PIP) -r requirements/release.txt $(CONSTRAINTS)
+	@touch $@
+
+wheel: $(STAMPS)/release $(CUDA:%=build/cuda%)
+	$(call say,Building the wheel (1 min and 6 min for each version of CUDA on 2 cores))
+	@$(BIN)/python release/build_wheel.py --cuda $(CUDA:%=build/cuda%)
+
+wheel-aarch64: $(STAMPS)/release
+	$(call say,Building the wheel for 64-bit ARM (1 min))
+	@$(BIN)/python release/build_wheel.py --arch aarch64
 
 lint: $(STAMPS)/dev
 	$(BIN)/ruff check $(wildcard $(LINTED))

@@ -18,6 +18,7 @@ import re
 import shutil
 import subprocess
 import sys
+import sysconfig
 from pathlib import Path
 
 import setuptools
@@ -298,7 +299,7 @@ def main() -> None:
         libraries = [setuptools.Extension("mmdcn._C", [])]  # so that build_ext runs
         BuildExt.failure = error
     # pip builds in a new temporary folder each time; a lasting one keeps rebuilds short.
-    objects = str(BUILD / ("sanitize" if SANITIZERS else "ext"))
+    objects = str(BUILD / ("sanitize" if SANITIZERS else f"ext.{sysconfig.get_platform()}"))
     setuptools.setup(
         ext_modules=libraries,
         cmdclass={"build_ext": BuildExt, "bdist_wheel": BdistWheel},

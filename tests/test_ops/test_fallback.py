@@ -96,6 +96,17 @@ def test_torch_that_is_too_old_is_a_reason(monkeypatch):
     assert _extension._load("cpu") == "it needs torch >= 2.10, found 2.9.1+cu128"
 
 
+def test_library_for_another_cuda_is_told(monkeypatch, tmp_path):
+    (tmp_path / "_C_cuda12.so").touch()
+    monkeypatch.setattr(torch.version, "cuda", None)
+    assert _extension._load("cuda").startswith("it needs a CUDA build of torch, found ")
+    monkeypatch.setattr(torch.version, "cuda", "13.0")
+    monkeypatch.setattr(_extension, "_FOLDER", tmp_path)
+    monkeypatch.setitem(_extension._LIBRARIES, "cuda", "_C_cuda13.so")
+    expected = f"{tmp_path}/_C_cuda13.so does not exist, only _C_cuda12.so"
+    assert _extension._load("cuda") == expected
+
+
 def test_unknown_device_uses_the_reference():
     _extension._warn.cache_clear()
     with pytest.warns(RuntimeWarning, match="no native kernels for device type 'xpu'"):

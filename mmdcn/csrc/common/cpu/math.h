@@ -8,8 +8,10 @@
 #include "common/cpu/target.h"
 
 // exp of glibc 2.29 differs in errno alone; with that of all versions the library loads in older ones.
-#if defined(__x86_64__) && defined(__GLIBC__)
+#if defined(__GLIBC__) && defined(__x86_64__)
 __asm__(".symver exp, exp@GLIBC_2.2.5");
+#elif defined(__GLIBC__) && defined(__aarch64__)
+__asm__(".symver exp, exp@GLIBC_2.17");
 #endif
 
 namespace mmdcn {
