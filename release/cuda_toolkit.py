@@ -4,7 +4,7 @@
     CUDA_HOME=$PWD/build/cuda13 FORCE_CUDA=1 pip install --no-build-isolation .
 
 All of CUDA 13 is on PyPI. Of CUDA 12, PyPI has the headers, the runtime and ptxas, but not nvcc and
-its parts, which a package of Debian adds. These versions are the oldest of each major one that do: a
+its parts, which a package of Debian adds. The versions are the oldest of each major one that do: a
 library that is compiled with them runs with the drivers of all later ones.
 """
 
