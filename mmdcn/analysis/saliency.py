@@ -3,8 +3,8 @@
 The idea is that of `Deformable ConvNets v2 <https://arxiv.org/abs/1811.11168>`_ (Zhu et al., 2019,
 section 2.1): parts of the image are masked as long as the response stays the same up to a small
 error. How the smallest region is looked for is this module's own, in the manner of `Fong and
-Vedaldi (2017) <https://arxiv.org/abs/1704.03296>`_. Whatever the search finds, the region that is returned
-has been checked: with all else masked, the response is within the bound.
+Vedaldi (2017) <https://arxiv.org/abs/1704.03296>`_. Whatever the search finds, the region that is
+returned has been checked: with all else masked, the response is within the bound.
 """
 
 from __future__ import annotations
