@@ -52,15 +52,16 @@ def mean_receptive_field(
     """Mean of :func:`receptive_field` over batches of images of one size.
 
     Returns:
-        ``(H, W)`` and the number of images; those with values that are not finite are left out.
+        ``(H, W)`` and the number of images; those with values or gradients that are not finite are
+        left out.
 
     Raises:
         ValueError: there is no image, or none with finite values.
     """
     total, count = 0.0, 0
     for batch in images:
-        for field in receptive_field(model, batch, node, signs):
-            if field.isfinite().all():
+        for image, field in zip(batch, receptive_field(model, batch, node, signs), strict=True):
+            if image.isfinite().all() and field.isfinite().all():
                 total, count = total + field, count + 1
     if not count:
         raise ValueError("images: expected at least one with finite values, got none")
