@@ -29,6 +29,11 @@ TORCH_CPU_INDEX := https://download.pytorch.org/whl/cpu
 ifneq ($(filter-out cpu,$(TORCH)),)
 $(error TORCH=$(TORCH): cpu is the only choice; without it pip takes its default build)
 endif
+ifeq ($(TORCH),cpu)
+ifneq ($(shell grep -sl '^cuda.*= .[0-9]' $(VENV)/lib/python*/site-packages/torch/version.py),)
+$(error TORCH=cpu: $(VENV) has PyTorch for CUDA already; rm -r $(VENV) first)
+endif
+endif
 
 BACKBONE ?= r50-mdconv-c3-c5
 DEMO_CONFIG := configs/demo/mask-rcnn_$(BACKBONE)_fpn_demo.py
