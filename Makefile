@@ -107,30 +107,34 @@ on_stop = trap 'printf "\nstopped: %s %s\n" "make $@$(again)" "$(1)" >&2; exit 1
 comma := ,
 again = $(if $(filter-out file,$(origin BACKBONE)), BACKBONE=$(BACKBONE))
 
-# Trains where no training has finished, going on with one that was interrupted, tests and draws.
-# $(1): config; $(2): folder of the run; $(3): minutes; $(4): options of the test
+# Trains where no training has finished, going on with one that was interrupted, and draws. A
+# training ends with an evaluation of its last checkpoint; where none was written now, it is tested.
+# $(1): config; $(2): folder of the run; $(3): minutes
 define run_demo
-	@$(call on_stop,goes on from the last checkpoint$(comma) if there is one) if [ -e $(2)/finished ]; then \
+	@$(call on_stop,goes on from the last checkpoint$(comma) if there is one) \
+	checkpoint() { cat $(2)/last_checkpoint 2> /dev/null || true; }; before=$$(checkpoint); \
+	if [ -e $(2)/finished ]; then \
 	    printf '\n== The training in %s has finished before; rm -r %s trains anew\n' $(2) $(2); \
 	else \
 	    printf '\n== Training ($(BACKBONE); $(3) min on 2 cores; the log shows the time left as eta)\n'; \
 	    $(BIN)/mim train mmdcn $(1) --work-dir $(2) --resume; touch $(2)/finished; \
+	fi; \
+	if [ "$$(checkpoint)" = "$$before" ]; then \
+	    printf '\n== Evaluating the last checkpoint (1 min)\n'; \
+	    $(BIN)/mim test mmdcn $(1) --checkpoint "$$before" --work-dir $(2)/test; \
 	fi
-	$(call say,Evaluating the last checkpoint (30 s))
-	@$(call on_stop,evaluates and draws) \
-	    $(BIN)/mim test mmdcn $(1) --checkpoint "$$(cat $(2)/last_checkpoint)" --work-dir $(2)/test $(4)
 	$(call say,Drawing predictions (15 s))
-	@$(call on_stop,evaluates and draws) $(call step,draw) $(BIN)/python \
+	@$(call on_stop,draws again) $(call step,draw) $(BIN)/python \
 	    tools/analysis_tools/draw_results.py $(1) "$$(cat $(2)/last_checkpoint)" --out-file $(2)/results.png
 endef
 
 demo: env data
-	$(call run_demo,$(DEMO_CONFIG),$(DEMO_WORK),10-25,--cfg-options test_evaluator.classwise=True)
+	$(call run_demo,$(DEMO_CONFIG),$(DEMO_WORK),5-10)
 	@printf '\nThe AP tables (box, then mask) stand above. Annotations and predictions of 8 images:\n  %s\n' \
 	    "$(CURDIR)/$(DEMO_WORK)/results.png"
 
 demo-seg: env data
-	$(call run_demo,$(SEG_CONFIG),$(SEG_WORK),5-10,)
+	$(call run_demo,$(SEG_CONFIG),$(SEG_WORK),3-9)
 	@printf '\nThe IoU of each class stands above. Annotations and predictions of 8 images:\n  %s\n' \
 	    "$(CURDIR)/$(SEG_WORK)/results.png"
 

@@ -55,7 +55,8 @@ def test_one_line_on_a_terminal(clock, capsys, monkeypatch):
 def test_pipes_get_no_control_characters(tmp_path):
     command = [*COMMAND, f"--out={tmp_path / 'shapes'}", "--train=3", "--val=3"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert done.stderr == "train: 3/3 images in 0 s\nval: 3/3 images in 0 s\n"
+    lines = [line.rpartition(" in ")[0] for line in done.stderr.splitlines()]
+    assert lines == ["train: 3/3 images", "val: 3/3 images"]
     assert "\r" not in done.stdout and "\x1b" not in done.stdout
 
 
@@ -66,7 +67,12 @@ def test_terminals_end_with_whole_lines(tmp_path):
     os.close(side)
     shown = os.read(main, 10000).decode().replace("\r\n", "\n")
     os.close(main)
-    assert shown.endswith("val: 3/3 images in 0 s\n") and shown.startswith("\r\x1b[Ktrain: ")
+    assert shown.startswith("\r\x1b[Ktrain: ") and shown.endswith(" s\n")
+    assert [text.rpartition("\x1b[K")[2].split(" in ")[0] for text in shown.split("\n")] == [
+        "train: 3/3 images",
+        "val: 3/3 images",
+        "",
+    ]
 
 
 @pytest.mark.parametrize("when", ["start", "middle"])

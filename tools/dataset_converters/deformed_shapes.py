@@ -27,7 +27,7 @@ import signal
 import sys
 from contextlib import ExitStack
 from functools import partial
-from multiprocessing import get_context
+from multiprocessing import get_context, resource_tracker
 from pathlib import Path
 
 import cv2
@@ -308,7 +308,9 @@ def generate(
     with folder.written(manifest, replace=state == "different") as new, ExitStack() as stack:
         mapper = map
         if workers > 1:
-            # Ctrl-C reaches all processes; the workers leave it to this one, which ends them.
+            # Ctrl-C reaches all processes; the workers leave it to this one, which ends them. The
+            # start of Python's tracker, which otherwise comes with the first worker, unblocks it.
+            resource_tracker.ensure_running()
             signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
             pool = stack.enter_context(get_context("spawn").Pool(workers))
             signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
