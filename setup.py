@@ -34,7 +34,7 @@ from setuptools.command.bdist_wheel import bdist_wheel  # noqa: E402 (old ones d
 ROOT = Path(__file__).resolve().parent
 PACKAGE = ROOT / "mmdcn"
 BUILD = ROOT / "build"
-BUILD_EXT = os.environ.get("MMDCN_BUILD_EXT", "auto").strip().lower()
+BUILD_EXT = os.environ.get("MMDCN_BUILD_EXT", "").strip().lower() or "auto"
 FORCE_CUDA = os.environ.get("FORCE_CUDA", "").strip()
 CUDA_HOMES = [home for home in os.environ.get("MMDCN_CUDA_HOMES", "").split(":") if home]
 ARCHITECTURES = os.environ.get("TORCH_CUDA_ARCH_LIST")

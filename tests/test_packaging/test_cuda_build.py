@@ -215,3 +215,18 @@ def test_other_major_version_of_cuda_is_an_error(small_package, tmp_path):
     assert f"Set CUDA_HOME, now {toolkit}," in result.stderr and "FORCE_CUDA=0" in result.stderr
     assert "Traceback" not in result.stderr
     assert not list((small_package / "mmdcn").glob("*.so"))
+
+
+def test_error_of_the_compiler_is_shown_and_little_else(small_package):
+    source = small_package / "mmdcn" / "csrc" / "some.cpp"
+    source.write_text("int f() { return missing; }\n" * 50)
+    for required in ("", "1"):
+        result = build_in_place(small_package, None, MMDCN_BUILD_EXT=required)
+        assert result.returncode == int(required or 0)
+        text = result.stderr
+        assert "some.cpp:1:18: error: 'missing' was not declared" in text.replace("‘", "'").replace(
+            "’", "'"
+        )
+        assert len(text.splitlines()) < 25 and "Traceback" not in text
+        log = re.search(r"all of the output: (\S+build\.log)", text)[1]
+        assert (small_package / log).read_text().count("was not declared") >= 49
