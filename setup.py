@@ -102,9 +102,9 @@ def library(name: str, suffix: str, **options) -> setuptools.Extension:
 
 def cuda_library(toolkit: str) -> setuptools.Extension:
     cpp_extension.CUDA_HOME = toolkit
-    release = nvcc(toolkit, "--version").split("release ")[1]
+    major = re.search(r"release (\d+)\.", nvcc(toolkit, "--version"))[1]
     extension = library(
-        f"_C_cuda{release.split('.')[0]}",
+        f"_C_cuda{major}",
         ".cu",
         extra_compile_args={"nvcc": NVCC_FLAGS, "cxx": CXX_FLAGS},
         libraries=["cudart"],
@@ -144,7 +144,12 @@ def cuda_toolkits() -> list[str]:
 
 def nvcc(toolkit: str, *options: str) -> str:
     command = [f"{toolkit}/bin/nvcc", *options]
-    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    try:
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    except (OSError, subprocess.CalledProcessError) as error:
+        raise SystemExit(
+            f"error: {error}; set CUDA_HOME to another toolkit, or FORCE_CUDA=0 to build without CUDA"
+        ) from None
 
 
 def use_toolkit(toolkit: str) -> None:

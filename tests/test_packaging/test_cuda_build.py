@@ -148,6 +148,14 @@ def test_several_toolkits_that_will_not_do(setup, tmp_path):
         module.cuda_toolkits()
 
 
+def test_toolkit_that_does_not_run(setup, tmp_path):
+    toolkit = write_nvcc(tmp_path, "12.8")
+    (toolkit / "bin" / "nvcc").write_text("#!/bin/sh\nexit 3\n")
+    module = setup("12.6", gpu=True, CUDA_HOME=toolkit)
+    with pytest.raises(SystemExit, match="nvcc.*exit status 3; set CUDA_HOME .*FORCE_CUDA=0"):
+        module.native_libraries()
+
+
 def test_no_compiler(setup, tmp_path):
     assert not setup("12.6", gpu=True, CUDA_HOME=tmp_path).cuda_toolkits()
     forced = setup("12.6", CUDA_HOME=tmp_path, FORCE_CUDA="1")
