@@ -148,7 +148,7 @@ def nvcc(toolkit: str, *options: str) -> str:
         return subprocess.run(command, check=True, capture_output=True, text=True).stdout
     except (OSError, subprocess.CalledProcessError) as error:
         raise SystemExit(
-            f"error: {error}; set CUDA_HOME to another toolkit, or FORCE_CUDA=0 to build without CUDA"
+            f"error: {error}\nSet CUDA_HOME to another toolkit, or FORCE_CUDA=0 to build without."
         ) from None
 
 

@@ -152,7 +152,7 @@ def test_toolkit_that_does_not_run(setup, tmp_path):
     toolkit = write_nvcc(tmp_path, "12.8")
     (toolkit / "bin" / "nvcc").write_text("#!/bin/sh\nexit 3\n")
     module = setup("12.6", gpu=True, CUDA_HOME=toolkit)
-    with pytest.raises(SystemExit, match="nvcc.*exit status 3; set CUDA_HOME .*FORCE_CUDA=0"):
+    with pytest.raises(SystemExit, match=r"nvcc.*exit status 3\.\nSet CUDA_HOME .*FORCE_CUDA=0"):
         module.native_libraries()
 
 
