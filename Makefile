@@ -130,12 +130,12 @@ define run_demo
 endef
 
 demo: env data
-	$(call run_demo,$(DEMO_CONFIG),$(DEMO_WORK),5-10)
+	$(call run_demo,$(DEMO_CONFIG),$(DEMO_WORK),7-26)
 	@printf '\nThe AP tables (box, then mask) stand above. Annotations and predictions of 8 images:\n  %s\n' \
 	    "$(CURDIR)/$(DEMO_WORK)/results.png"
 
 demo-seg: env data
-	$(call run_demo,$(SEG_CONFIG),$(SEG_WORK),3-9)
+	$(call run_demo,$(SEG_CONFIG),$(SEG_WORK),3-15)
 	@printf '\nThe IoU of each class stands above. Annotations and predictions of 8 images:\n  %s\n' \
 	    "$(CURDIR)/$(SEG_WORK)/results.png"
 

@@ -3,10 +3,9 @@
 #
 # Narrowed against mmdet's Mask R-CNN R50-FPN 1x:
 #   images 128 px; ResNet-50 keeps its depth, with 16 instead of 64 base channels;
-#   FPN and RPN 64 channels (256), 3 levels (5), from stride 8 on, since no object is smaller than
-#   34 px; box head 128 units (1024), one box for all classes;
-#   mask head 2 convolutions of 32 channels (4 of 256);
-#   64 anchors and 24 RoIs sampled per image (256 and 512), 100 proposals (1000).
+#   FPN and RPN 64 channels (256), 4 levels (5); box head 256 units (1024), one box for all classes;
+#   mask head 2 convolutions of 48 channels (4 of 256);
+#   64 anchors and 32 RoIs sampled per image (256 and 512), 100 proposals (1000).
 # RoIAlign is mmdcn's deformable RoI pooling without offsets, the same numbers in less time.
 # From scratch, so: nothing frozen, batch normalisation trained, also in FPN and mask head; AdamW.
 _base_ = [
@@ -19,16 +18,14 @@ custom_imports = dict(imports=["mmdcn.models"], allow_failed_imports=False)
 
 size = 128
 width = 64
-strides = [8, 16, 32]
 base_channels = 16
-max_epochs = 5
+max_epochs = 10
 num_classes = 3
 norm_cfg = dict(type="BN", requires_grad=True)
 roi_extractor = dict(
     type="mmdcn.SingleRoIExtractor",
     out_channels=width,
-    featmap_strides=strides,
-    finest_scale=56,  # objects below 112 px, all of them, from the finest level
+    finest_scale=28,  # objects below 56 px from the finest level
     roi_layer=dict(type="DeformRoIPool", sampling_ratio=1),
 )
 
@@ -37,25 +34,24 @@ model = dict(
     neck=dict(
         in_channels=[base_channels * 4 * 2**i for i in range(4)],
         out_channels=width,
-        start_level=1,
-        num_outs=len(strides),
+        num_outs=4,
         norm_cfg=norm_cfg,
     ),
     rpn_head=dict(
         in_channels=width,
         feat_channels=width,
-        anchor_generator=dict(scales=[4], strides=strides),
+        anchor_generator=dict(scales=[4], strides=[4, 8, 16, 32]),
     ),
     roi_head=dict(
         bbox_roi_extractor=roi_extractor,
         bbox_head=dict(
-            in_channels=width, fc_out_channels=128, num_classes=num_classes, reg_class_agnostic=True
+            in_channels=width, fc_out_channels=256, num_classes=num_classes, reg_class_agnostic=True
         ),
         mask_roi_extractor=roi_extractor,
         mask_head=dict(
             num_convs=2,
             in_channels=width,
-            conv_out_channels=32,
+            conv_out_channels=48,
             num_classes=num_classes,
             norm_cfg=norm_cfg,
         ),
@@ -63,7 +59,7 @@ model = dict(
     train_cfg=dict(
         rpn=dict(sampler=dict(num=64)),
         rpn_proposal=dict(nms_pre=300, max_per_img=100),
-        rcnn=dict(sampler=dict(num=24, pos_fraction=0.34)),
+        rcnn=dict(sampler=dict(num=32, pos_fraction=0.5)),
     ),
     test_cfg=dict(rpn=dict(nms_pre=300, max_per_img=100), rcnn=dict(max_per_img=50)),
 )
@@ -113,12 +109,12 @@ test_dataloader = val_dataloader
 val_evaluator = dict(ann_file=data_root + "annotations/instances_val.json", classwise=True)
 test_evaluator = val_evaluator
 
-train_cfg = dict(type="EpochBasedTrainLoop", max_epochs=max_epochs, val_interval=3)
+train_cfg = dict(type="EpochBasedTrainLoop", max_epochs=max_epochs, val_interval=5)
 val_cfg = dict(type="ValLoop")
 test_cfg = dict(type="TestLoop")
 optim_wrapper = dict(
     type="OptimWrapper",
-    optimizer=dict(type="AdamW", lr=2.5e-3, betas=(0.9, 0.99), weight_decay=0.05, fused=True),
+    optimizer=dict(type="AdamW", lr=1.5e-3, weight_decay=0.05, fused=True),
     paramwise_cfg=dict(norm_decay_mult=0.0, bias_decay_mult=0.0),
     clip_grad=dict(max_norm=10),
 )

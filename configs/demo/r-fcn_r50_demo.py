@@ -1,6 +1,6 @@
 # R-FCN on ResNet-50, small enough to train from scratch on one CPU core in minutes: data, widths
-# and optimizer of the Mask R-CNN demo, with a lower learning rate for longer, and more RoIs. The
-# 1x1 convolution has 128 channels (1024 in the COCO recipe).
+# and optimizer of the Mask R-CNN demo. The 1x1 convolution has 128 channels (1024 in the COCO
+# recipe).
 #
 # The pooling without offsets samples its bins as that with offsets does, so that the offsets are
 # all that differs between the heads of the two R-FCN demos.
@@ -34,7 +34,6 @@ model = dict(
             roi_layer=dict(type="DeformPSRoIPool", output_size=7, sample_per_part=4),
         ),
     ),
-    train_cfg=dict(rcnn=dict(sampler=dict(num=32, pos_fraction=0.5))),
 )
 
 train_dataloader = dict(
@@ -51,8 +50,7 @@ train_dataloader = dict(
         ]
     )
 )
-train_cfg = dict(max_epochs=max_epochs, val_interval=2)
-optim_wrapper = dict(optimizer=dict(lr=1.5e-3, betas=(0.9, 0.999)))
+train_cfg = dict(max_epochs=max_epochs, val_interval=4)
 param_scheduler = [
     dict(type="LinearLR", start_factor=0.01, by_epoch=False, begin=0, end=100),
     dict(
