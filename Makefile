@@ -3,23 +3,31 @@
 #                 (BACKBONE=internimage puts an InternImage in the place of the ResNet)
 # make test       the test suite; does all its own set-up
 # make test-long  the tests that take minutes each: CUDA kernels without a GPU, fault campaigns
+# make test-classic  all tests that use OpenMMLab, with its original packages (in .venv-classic)
+# make test-matrix   the operator tests with other versions of Python and torch (in .venvs, which
+#                    are deleted afterwards; MATRIX="3.12:2.13.0 ..." picks them, KEEP=1 keeps them)
 # make docs       the documentation site in docs/_build/html (Python >= 3.11)
 # make env | data | build | lint | format | clean
 # make sanitize   the operator tests on a library with AddressSanitizer and UBSan (gcc)
 #
 # PYTHON=python3.12 picks the interpreter, PIP_FIND_LINKS a folder or page with wheels.
+# FAMILY=classic makes any of them use OpenMMLab's original packages, in .venv-classic.
 
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
 
 PYTHON ?= python3
-VENV := .venv
+# The family of OpenMMLab packages: the maintained forks, or "classic", the original ones.
+FAMILY ?= forks
+SUFFIX := $(patsubst %,-%,$(filter-out forks,$(FAMILY)))
+VENV := .venv$(SUFFIX)
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet
 # One lasting file per finished step, so that a second run does nothing.
 STAMPS := $(VENV)/stamps
 CONSTRAINTS := -c requirements/constraints.txt
+OPENMMLAB := requirements/openmmlab$(SUFFIX).txt
 
 BACKBONE ?= r50-mdconv-c3-c5
 DEMO_CONFIG := configs/demo/mask-rcnn_$(BACKBONE)_fpn_demo.py
@@ -31,10 +39,11 @@ DEMO_DATA := data/deformed_shapes
 NATIVE := $(shell find mmdcn/csrc -type f)
 LINTED := setup.py mmdcn tools configs tests benchmarks docs examples
 
-.PHONY: help demo demo-seg test test-long docs sanitize env build data lint format clean
+.PHONY: help demo demo-seg test test-long test-classic test-matrix docs sanitize env build data \
+    lint format clean
 
 help:
-	@sed -n 's/^# \{0,1\}//p' Makefile | head -10
+	@sed -n '/^#/!q; s/^# \{0,1\}//p' Makefile
 
 define say
 	@printf '\n== %s\n' "$(1)"
@@ -54,9 +63,9 @@ $(STAMPS)/torch: requirements/build.txt | $(STAMPS)/venv
 	@$(PIP) -r requirements/build.txt $(CONSTRAINTS)
 	@touch $@
 
-$(STAMPS)/openmmlab: requirements/openmmlab.txt requirements/constraints.txt $(STAMPS)/torch
+$(STAMPS)/openmmlab: $(OPENMMLAB) requirements/constraints.txt $(STAMPS)/torch
 	$(call say,Installing MMEngine/MMCV/MMDetection/MMSegmentation (1 min; the first time about 13 min on 2 cores as MMCV is compiled from source))
-	@$(PIP) --no-build-isolation -r requirements/openmmlab.txt $(CONSTRAINTS)
+	@$(PIP) --no-build-isolation -r $(OPENMMLAB) $(CONSTRAINTS)
 	@touch $@
 
 $(STAMPS)/dev: requirements/dev.txt $(STAMPS)/torch
@@ -127,6 +136,25 @@ test: env $(STAMPS)/dev $(STAMPS)/docs
 test-long: env $(STAMPS)/dev $(STAMPS)/docs
 	$(call say,Running the tests that take minutes each (15-30 min on 2 cores))
 	@$(PYTEST) -m long $(PYTEST_ARGS)
+
+# Nothing in these folders imports a package of OpenMMLab.
+WITHOUT_OPENMMLAB := $(addprefix tests/test_,ops cuda examples)
+
+test-classic:
+	@$(MAKE) test FAMILY=classic PYTEST_ARGS="$(strip $(PYTEST_ARGS) \
+	    $(filter-out $(WITHOUT_OPENMMLAB),$(wildcard tests/test_*)))"
+
+# Versions of Python and torch, as PYTHON:TORCH. One build of mmdcn has to do for all of them.
+MATRIX ?= 3.10:2.13.0 3.12:2.13.0 3.13:2.13.0 3.11:2.10.0 3.11:2.14.1
+WHEELS := build/matrix
+
+test-matrix: $(STAMPS)/torch
+	$(call say,Building one wheel of mmdcn for all of $(MATRIX) (1 min))
+	@rm -rf $(WHEELS)
+	@MMDCN_BUILD_EXT=1 $(BIN)/python -m pip wheel --disable-pip-version-check --quiet \
+	    --no-build-isolation --no-deps --wheel-dir $(WHEELS) .
+	@$(BIN)/python tests/matrix.py $(WHEELS)/*.whl $(MATRIX) $(if $(KEEP),--keep) \
+	    $(if $(PYTEST_ARGS),--pytest-args="$(PYTEST_ARGS)")
 
 # Python itself is not instrumented, so the sanitizer's runtime has to be loaded before it, and
 # libstdc++ with it, whose exceptions it watches.
