@@ -3,6 +3,9 @@
 #                 (BACKBONE=internimage puts an InternImage in the place of the ResNet)
 # make test       the test suite; does all its own set-up
 # make test-long  the tests that take minutes each: CUDA kernels without a GPU, fault campaigns
+# make test-classic  all tests that use OpenMMLab, with its original packages (in .venv-classic)
+# make test-matrix   the operator tests with other versions of Python and torch (in .venvs, which
+#                    are deleted afterwards; MATRIX="3.12:2.13.0 ..." picks them, KEEP=1 keeps them)
 # make docs       the documentation site in docs/_build/html (Python >= 3.11)
 # make wheel      a wheel for every Python and torch >= 2.10, with CUDA kernels (release/README.md)
 # make env | data | build | lint | format | clean
@@ -10,13 +13,17 @@
 #
 # TORCH=cpu installs a CPU build of PyTorch, a much smaller download than one for CUDA,
 # PYTHON=python3.12 picks the interpreter, PIP_FIND_LINKS a folder or page with wheels.
+# FAMILY=classic makes any of them use OpenMMLab's original packages, in .venv-classic.
 
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
 
 PYTHON ?= python3
-VENV := .venv
+# The family of OpenMMLab packages: the maintained forks, or "classic", the original ones.
+FAMILY ?= forks
+SUFFIX := $(patsubst %,-%,$(filter-out forks,$(FAMILY)))
+VENV := .venv$(SUFFIX)
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --progress-bar off
 # Runs a silent command, shows that it is alive, and why it failed; $(1) names its log.
@@ -24,6 +31,7 @@ step = $(PYTHON) requirements/run_step.py $(VENV)/logs/$(1).log
 # One lasting file per finished step, so that a second run does nothing.
 STAMPS := $(VENV)/stamps
 CONSTRAINTS := -c requirements/constraints.txt
+OPENMMLAB := requirements/openmmlab$(SUFFIX).txt
 
 TORCH ?=
 TORCH_CPU_INDEX := https://download.pytorch.org/whl/cpu
@@ -46,10 +54,11 @@ DEMO_DATA := data/deformed_shapes
 NATIVE := $(shell find mmdcn/csrc -type f)
 LINTED := setup.py mmdcn tools configs tests benchmarks docs examples release requirements
 
-.PHONY: help wheel wheel-aarch64 demo demo-seg test test-long docs sanitize env build data lint format clean
+.PHONY: help wheel wheel-aarch64 demo demo-seg test test-long test-classic test-matrix docs \
+    sanitize env build data lint format clean
 
 help:
-	@sed -n 's/^# \{0,1\}//p' Makefile | head -11
+	@sed -n '/^#/!q; s/^# \{0,1\}//p' Makefile
 
 define say
 	@printf '\n== %s\n' "$(1)"
@@ -72,9 +81,11 @@ endif
 	@$(call step,torch) $(PIP) -r requirements/build.txt $(CONSTRAINTS)
 	@touch $@
 
-$(STAMPS)/openmmlab: requirements/openmmlab.txt requirements/constraints.txt $(STAMPS)/torch
+# Python's own flags ask for debugging information, which takes a third of MMCV's compilation.
+$(STAMPS)/openmmlab: $(OPENMMLAB) requirements/constraints.txt $(STAMPS)/torch
 	$(call say,Installing MMEngine/MMCV/MMDetection/MMSegmentation (1 min; the first time about 13 min on 2 cores as MMCV is compiled from source))
-	@$(call step,openmmlab) $(PIP) --no-build-isolation -r requirements/openmmlab.txt $(CONSTRAINTS)
+	@CFLAGS="$${CFLAGS:--O3 -DNDEBUG -g0}" $(call step,openmmlab) \
+	    $(PIP) --no-build-isolation -r $(OPENMMLAB) $(CONSTRAINTS)
 	@touch $@
 
 $(STAMPS)/dev: requirements/dev.txt $(STAMPS)/torch
@@ -155,6 +166,25 @@ test: env $(STAMPS)/dev $(STAMPS)/docs
 test-long: env $(STAMPS)/dev $(STAMPS)/docs
 	$(call say,Running the tests that take minutes each (15-30 min on 2 cores))
 	@$(PYTEST) -m long $(PYTEST_ARGS)
+
+# Nothing in these folders imports a package of OpenMMLab.
+WITHOUT_OPENMMLAB := $(addprefix tests/test_,ops cuda examples)
+
+test-classic:
+	@$(MAKE) test FAMILY=classic PYTEST_ARGS="$(strip $(PYTEST_ARGS) \
+	    $(filter-out $(WITHOUT_OPENMMLAB),$(wildcard tests/test_*)))"
+
+# Versions of Python and torch, as PYTHON:TORCH. One build of mmdcn has to do for all of them.
+MATRIX ?= 3.10:2.13.0 3.12:2.13.0 3.13:2.13.0 3.11:2.10.0 3.11:2.14.1
+WHEELS := build/matrix
+
+test-matrix: $(STAMPS)/torch
+	$(call say,Building one wheel of mmdcn for all of $(MATRIX) (1 min))
+	@rm -rf $(WHEELS)
+	@MMDCN_BUILD_EXT=1 $(call step,matrix) $(BIN)/python -m pip wheel \
+	    --disable-pip-version-check --no-build-isolation --no-deps --wheel-dir $(WHEELS) .
+	@$(BIN)/python tests/matrix.py $(WHEELS)/*.whl $(MATRIX) $(if $(KEEP),--keep) \
+	    $(if $(PYTEST_ARGS),--pytest-args="$(PYTEST_ARGS)")
 
 # Python itself is not instrumented, so the sanitizer's runtime has to be loaded before it, and
 # libstdc++ with it, whose exceptions it watches.
