@@ -7,9 +7,11 @@
 # make test-matrix   the operator tests with other versions of Python and torch (in .venvs, which
 #                    are deleted afterwards; MATRIX="3.12:2.13.0 ..." picks them, KEEP=1 keeps them)
 # make docs       the documentation site in docs/_build/html (Python >= 3.11)
+# make wheel      a wheel for every Python and torch >= 2.10, with CUDA kernels (release/README.md)
 # make env | data | build | lint | format | clean
 # make sanitize   the operator tests on a library with AddressSanitizer and UBSan (gcc)
 #
+# TORCH=cpu installs a CPU build of PyTorch, a much smaller download than one for CUDA,
 # PYTHON=python3.12 picks the interpreter, PIP_FIND_LINKS a folder or page with wheels.
 # FAMILY=classic makes any of them use OpenMMLab's original packages, in .venv-classic.
 
@@ -23,11 +25,24 @@ FAMILY ?= forks
 SUFFIX := $(patsubst %,-%,$(filter-out forks,$(FAMILY)))
 VENV := .venv$(SUFFIX)
 BIN := $(VENV)/bin
-PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet
+PIP := $(BIN)/python -m pip install --disable-pip-version-check --progress-bar off
+# Runs a silent command, shows that it is alive, and why it failed; $(1) names its log.
+step = $(PYTHON) requirements/run_step.py $(VENV)/logs/$(1).log
 # One lasting file per finished step, so that a second run does nothing.
 STAMPS := $(VENV)/stamps
 CONSTRAINTS := -c requirements/constraints.txt
 OPENMMLAB := requirements/openmmlab$(SUFFIX).txt
+
+TORCH ?=
+TORCH_CPU_INDEX := https://download.pytorch.org/whl/cpu
+ifneq ($(filter-out cpu,$(TORCH)),)
+$(error TORCH=$(TORCH): cpu is the only choice; without it pip takes its default build)
+endif
+ifeq ($(TORCH),cpu)
+ifneq ($(shell grep -sl '^cuda.*= .[0-9]' $(VENV)/lib/python*/site-packages/torch/version.py),)
+$(error TORCH=cpu: $(VENV) has PyTorch for CUDA already; rm -r $(VENV) first)
+endif
+endif
 
 BACKBONE ?= r50-mdconv-c3-c5
 DEMO_CONFIG := configs/demo/mask-rcnn_$(BACKBONE)_fpn_demo.py
@@ -37,10 +52,10 @@ SEG_WORK := work_dirs/demo-seg-$(BACKBONE)
 DEMO_DATA := data/deformed_shapes
 
 NATIVE := $(shell find mmdcn/csrc -type f)
-LINTED := setup.py mmdcn tools configs tests benchmarks docs examples
+LINTED := setup.py mmdcn tools configs tests benchmarks docs examples release requirements
 
-.PHONY: help demo demo-seg test test-long test-classic test-matrix docs sanitize env build data \
-    lint format clean
+.PHONY: help wheel wheel-aarch64 demo demo-seg test test-long test-classic test-matrix docs \
+    sanitize env build data lint format clean
 
 help:
 	@sed -n '/^#/!q; s/^# \{0,1\}//p' Makefile
@@ -55,33 +70,37 @@ $(STAMPS)/venv:
 	    || { echo "error: Python >= 3.10 is needed, $(PYTHON) is $$($(PYTHON) -V 2>&1); try PYTHON=..." >&2; exit 1; }
 	@command -v "$${CXX:-c++}" > /dev/null \
 	    || { echo "error: no C++ compiler ($${CXX:-c++}) found; install g++ or clang" >&2; exit 1; }
-	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip --version > /dev/null 2>&1 || $(call step,venv) $(PYTHON) -m venv $(VENV)
 	@mkdir -p $(STAMPS) && touch $@
 
 $(STAMPS)/torch: requirements/build.txt | $(STAMPS)/venv
 	$(call say,Installing PyTorch and build tools (1-5 min; a CUDA build of PyTorch is a large download))
-	@$(PIP) -r requirements/build.txt $(CONSTRAINTS)
+ifeq ($(TORCH),cpu)
+	@$(call step,torch-cpu) $(PIP) --no-deps --index-url $(TORCH_CPU_INDEX) "$$(grep ^torch== requirements/build.txt)"
+endif
+	@$(call step,torch) $(PIP) -r requirements/build.txt $(CONSTRAINTS)
 	@touch $@
 
 # Python's own flags ask for debugging information, which takes a third of MMCV's compilation.
 $(STAMPS)/openmmlab: $(OPENMMLAB) requirements/constraints.txt $(STAMPS)/torch
 	$(call say,Installing MMEngine/MMCV/MMDetection/MMSegmentation (1 min; the first time about 13 min on 2 cores as MMCV is compiled from source))
-	@CFLAGS="$${CFLAGS:--O3 -DNDEBUG -g0}" $(PIP) --no-build-isolation -r $(OPENMMLAB) $(CONSTRAINTS)
+	@CFLAGS="$${CFLAGS:--O3 -DNDEBUG -g0}" $(call step,openmmlab) \
+	    $(PIP) --no-build-isolation -r $(OPENMMLAB) $(CONSTRAINTS)
 	@touch $@
 
 $(STAMPS)/dev: requirements/dev.txt $(STAMPS)/torch
 	$(call say,Installing test tools and linters (10 s))
-	@$(PIP) -r requirements/dev.txt $(CONSTRAINTS)
+	@$(call step,dev) $(PIP) -r requirements/dev.txt $(CONSTRAINTS)
 	@touch $@
 
 $(STAMPS)/docs: requirements/docs.txt requirements/constraints.txt $(STAMPS)/torch
 	$(call say,Installing the documentation tools (10 s))
-	@$(PIP) -r requirements/docs.txt $(CONSTRAINTS)
+	@$(call step,docs) $(PIP) -r requirements/docs.txt $(CONSTRAINTS)
 	@touch $@
 
 $(STAMPS)/mmdcn: setup.py pyproject.toml $(NATIVE) $(STAMPS)/torch
 	$(call say,Building and installing mmdcn (1 min))
-	@PYTHONWARNINGS=ignore MMDCN_BUILD_EXT=1 $(PIP) --no-build-isolation --no-deps --editable .
+	@PYTHONWARNINGS=ignore MMDCN_BUILD_EXT=1 $(call step,mmdcn) $(PIP) --no-build-isolation --no-deps --editable .
 	@touch $@
 
 env: $(STAMPS)/openmmlab $(STAMPS)/mmdcn
@@ -95,35 +114,45 @@ $(DEMO_DATA)/manifest.json: $(wildcard tools/dataset_converters/deformed_shapes*
 	@$(BIN)/python tools/dataset_converters/deformed_shapes.py --out $(DEMO_DATA) --overwrite
 	@touch $@
 
-# Trains where no training has finished, going on with one that was interrupted, tests and draws.
-# $(1): config; $(2): folder of the run; $(3): minutes; $(4): options of the test
+# What Ctrl-C ends with; $(1): what the command does the next time.
+on_stop = trap 'printf "\nstopped: %s %s\n" "make $@$(again)" "$(1)" >&2; exit 130' INT TERM;
+comma := ,
+again = $(if $(filter-out file,$(origin BACKBONE)), BACKBONE=$(BACKBONE))
+
+# Trains where no training has finished, going on with one that was interrupted, and draws. A
+# training ends with an evaluation of its last checkpoint; where none was written now, it is tested.
+# $(1): config; $(2): folder of the run; $(3): minutes
 define run_demo
-	@if [ -e $(2)/finished ]; then \
+	@$(call on_stop,goes on from the last checkpoint$(comma) if there is one) \
+	checkpoint() { cat $(2)/last_checkpoint 2> /dev/null || true; }; before=$$(checkpoint); \
+	if [ -e $(2)/finished ]; then \
 	    printf '\n== The training in %s has finished before; rm -r %s trains anew\n' $(2) $(2); \
 	else \
 	    printf '\n== Training ($(BACKBONE); $(3) min on 2 cores; the log shows the time left as eta)\n'; \
-	    $(BIN)/mim train mmdcn $(1) --work-dir $(2) --resume && touch $(2)/finished; \
+	    $(BIN)/mim train mmdcn $(1) --work-dir $(2) --resume; touch $(2)/finished; \
+	fi; \
+	if [ "$$(checkpoint)" = "$$before" ]; then \
+	    printf '\n== Evaluating the last checkpoint (1 min)\n'; \
+	    $(BIN)/mim test mmdcn $(1) --checkpoint "$$before" --work-dir $(2)/test; \
 	fi
-	$(call say,Evaluating the last checkpoint (1 min))
-	@$(BIN)/mim test mmdcn $(1) --checkpoint "$$(cat $(2)/last_checkpoint)" --work-dir $(2)/test $(4)
-	$(call say,Drawing predictions)
-	@$(BIN)/python tools/analysis_tools/draw_results.py $(1) "$$(cat $(2)/last_checkpoint)" \
-	    --out-file $(2)/results.png
+	$(call say,Drawing predictions (15 s))
+	@$(call on_stop,draws again) $(call step,draw) $(BIN)/python \
+	    tools/analysis_tools/draw_results.py $(1) "$$(cat $(2)/last_checkpoint)" --out-file $(2)/results.png
 endef
 
 demo: env data
-	$(call run_demo,$(DEMO_CONFIG),$(DEMO_WORK),10-25,--cfg-options test_evaluator.classwise=True)
+	$(call run_demo,$(DEMO_CONFIG),$(DEMO_WORK),7-26)
 	@printf '\nThe AP tables (box, then mask) stand above. Annotations and predictions of 8 images:\n  %s\n' \
 	    "$(CURDIR)/$(DEMO_WORK)/results.png"
 
 demo-seg: env data
-	$(call run_demo,$(SEG_CONFIG),$(SEG_WORK),5-10,)
+	$(call run_demo,$(SEG_CONFIG),$(SEG_WORK),3-15)
 	@printf '\nThe IoU of each class stands above. Annotations and predictions of 8 images:\n  %s\n' \
 	    "$(CURDIR)/$(SEG_WORK)/results.png"
 
 docs: env $(STAMPS)/docs
 	$(call say,Building the documentation (20 s))
-	@$(BIN)/python -m sphinx -W --keep-going -q docs docs/_build/html
+	@$(call step,sphinx) $(BIN)/python -m sphinx -W --keep-going -q docs docs/_build/html
 	@printf 'It starts at %s\n' "$(CURDIR)/docs/_build/html/index.html"
 
 # One process per core, each with the tests of whole files and one thread.
@@ -152,8 +181,8 @@ WHEELS := build/matrix
 test-matrix: $(STAMPS)/torch
 	$(call say,Building one wheel of mmdcn for all of $(MATRIX) (1 min))
 	@rm -rf $(WHEELS)
-	@MMDCN_BUILD_EXT=1 $(BIN)/python -m pip wheel --disable-pip-version-check --quiet \
-	    --no-build-isolation --no-deps --wheel-dir $(WHEELS) .
+	@MMDCN_BUILD_EXT=1 $(call step,matrix) $(BIN)/python -m pip wheel \
+	    --disable-pip-version-check --no-build-isolation --no-deps --wheel-dir $(WHEELS) .
 	@$(BIN)/python tests/matrix.py $(WHEELS)/*.whl $(MATRIX) $(if $(KEEP),--keep) \
 	    $(if $(PYTEST_ARGS),--pytest-args="$(PYTEST_ARGS)")
 
@@ -162,12 +191,33 @@ test-matrix: $(STAMPS)/torch
 sanitize: $(STAMPS)/torch $(STAMPS)/dev
 	$(call say,Building the instrumented library in build/sanitize (2 min on 2 cores))
 	@MMDCN_BUILD_EXT=1 MMDCN_SANITIZE=address,undefined,float-cast-overflow \
-	    $(BIN)/python setup.py -q build_ext --build-lib build/sanitize/lib
+	    $(call step,sanitize) $(BIN)/python setup.py -q build_ext --build-lib build/sanitize/lib
 	$(call say,Running the operator tests on it (5 min on 2 cores))
 	@LD_PRELOAD="$$($${CXX:-c++} -print-file-name=libasan.so) $$($${CXX:-c++} -print-file-name=libstdc++.so.6)" \
 	    ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 \
 	    MMDCN_LIBRARY_DIR="$(CURDIR)/build/sanitize/lib/mmdcn" \
 	    $(BIN)/python -m pytest tests/test_ops -m "not slow" $(PYTEST_ARGS)
+
+CUDA ?= 12 13
+
+build/cuda1%:
+	$(call say,Fetching the compiler of CUDA 1$* (180 MB for both))
+	@$(call step,cuda1$*) $(BIN)/python release/cuda_toolkit.py 1$* $@
+
+$(STAMPS)/release: requirements/release.txt $(STAMPS)/torch
+	$(call say,Installing auditwheel (5 s))
+	@$(call step,release) $(PIP) -r requirements/release.txt $(CONSTRAINTS)
+	@touch $@
+
+wheel: $(STAMPS)/release $(CUDA:%=build/cuda%)
+	$(call say,Building the wheel (1 min and 6 min for each version of CUDA on 2 cores))
+	@$(call step,wheel) $(BIN)/python release/build_wheel.py --cuda $(CUDA:%=build/cuda%)
+	@ls -lh dist
+
+wheel-aarch64: $(STAMPS)/release
+	$(call say,Building the wheel for 64-bit ARM (1 min))
+	@$(call step,wheel-aarch64) $(BIN)/python release/build_wheel.py --arch aarch64
+	@ls -lh dist
 
 lint: $(STAMPS)/dev
 	$(BIN)/ruff check $(wildcard $(LINTED))

@@ -10,7 +10,9 @@ from pathlib import Path
 import torch
 
 _MIN_TORCH = (2, 10)
-_LIBRARIES = {"cpu": "_C.so", "cuda": "_C_cuda.so"}
+# Wheels have a library for each major version of CUDA.
+_CUDA = (torch.version.cuda or "").split(".")[0]
+_LIBRARIES = {"cpu": "_C.so", "cuda": f"_C_cuda{_CUDA}.so"}
 # Another build than the installed one, for example with sanitizers.
 _FOLDER = Path(os.environ.get("MMDCN_LIBRARY_DIR") or Path(__file__).parent)
 
@@ -25,23 +27,22 @@ def _load(device_type: str) -> str | None:
     if device_type not in _LIBRARIES:
         return f"mmdcn has no native kernels for device type '{device_type}'"
     path = _FOLDER / _LIBRARIES[device_type]
+    if device_type == "cuda" and not torch.version.cuda:
+        return f"it needs a CUDA build of torch, found {torch.__version__}"
     if not path.exists():
-        return f"{path} does not exist"
+        others = ", ".join(sorted(p.name for p in _FOLDER.glob("_C_cuda*.so")))
+        there = f", only {others}" if device_type == "cuda" and others else ""
+        return f"{path} does not exist{there}"
     if _torch_version() < _MIN_TORCH:
         return f"it needs torch >= 2.10, found {torch.__version__}"
-    if device_type == "cuda" and (not torch.version.cuda or _missing["cpu"]):
-        return "it needs a CUDA build of torch and the CPU library"
+    if device_type == "cuda" and _missing["cpu"]:
+        return f"it needs the library for the CPU: {_missing['cpu']}"
     try:
         torch.ops.load_library(str(path))
     except OSError as error:
         # What the linker says is the cause of torch's own message, where torch has one.
         return f"{path} could not be loaded: {error.__cause__ or error}"
     return None
-
-
-_missing: dict[str, str | None] = {}
-for _device_type in _LIBRARIES:
-    _missing[_device_type] = _load(_device_type)
 
 
 def is_available(device_type: str = "cpu") -> bool:
@@ -75,12 +76,27 @@ def use_native(device_type: str) -> bool:
 
 @functools.cache
 def _warn(device_type: str) -> None:
+    missing = why_missing(device_type)
+    if "torch >=" in missing:
+        advice = 'To have the native ones: pip install --upgrade "torch>=2.10"'
+    elif device_type in _LIBRARIES:
+        forced = " FORCE_CUDA=1" if device_type == "cuda" else ""
+        advice = (
+            "To build the native ones, with a C++ compiler, in a clone of mmdcn's repository and "
+            f"the environment that has torch: MMDCN_BUILD_EXT=1{forced} pip install "
+            "--no-build-isolation --force-reinstall --no-deps ."
+        )
+    else:
+        advice = "There are native ones for the CPU and for CUDA"
     warnings.warn(
-        f"mmdcn runs its slow PyTorch reference operators on '{device_type}': "
-        f"{why_missing(device_type)}. To build "
-        "the native library, install a C++ compiler and run `pip install --no-build-isolation "
-        "--force-reinstall --no-deps mmdcn` (from a clone: `pip install --no-build-isolation -e .`)"
-        " in the environment that has torch >= 2.10.",
+        f"mmdcn runs its slow PyTorch reference operators on '{device_type}': {missing}. {advice}",
         RuntimeWarning,
         stacklevel=5,  # the line that called the operator
     )
+
+
+_missing: dict[str, str | None] = {}
+for _device_type in _LIBRARIES:
+    _missing[_device_type] = _load(_device_type)
+if _missing["cpu"]:
+    _warn("cpu")  # pip does not show what the build had to say

@@ -47,13 +47,10 @@ def _gpus() -> list[str]:
 
 
 def _library(device_type: str) -> str:
-    path = _extension.library_path(device_type)
-    if not path.exists():
-        return "not built"
     if reason := _extension.why_missing(device_type):
-        return f"built, not active: {reason} ({path})"
+        return f"not active: {reason}"
     details = f", {_architectures()}" if device_type == "cuda" else ""
-    return f"active{details} ({path})"
+    return f"active{details} ({_extension.library_path(device_type)})"
 
 
 def _architectures() -> str:

@@ -84,6 +84,7 @@ test_pipeline = [
 train_dataloader = dict(
     batch_size=8,
     num_workers=1,
+    persistent_workers=False,  # for EpochSeedHook
     dataset=dict(
         data_root=data_root,
         metainfo=metainfo,
@@ -105,10 +106,10 @@ val_dataloader = dict(
     ),
 )
 test_dataloader = val_dataloader
-val_evaluator = dict(ann_file=data_root + "annotations/instances_val.json")
+val_evaluator = dict(ann_file=data_root + "annotations/instances_val.json", classwise=True)
 test_evaluator = val_evaluator
 
-train_cfg = dict(type="EpochBasedTrainLoop", max_epochs=max_epochs, val_interval=2)
+train_cfg = dict(type="EpochBasedTrainLoop", max_epochs=max_epochs, val_interval=5)
 val_cfg = dict(type="ValLoop")
 test_cfg = dict(type="TestLoop")
 optim_wrapper = dict(
@@ -130,4 +131,5 @@ param_scheduler = [
 ]
 randomness = dict(seed=0)
 default_hooks = dict(logger=dict(interval=25), checkpoint=dict(interval=1, max_keep_ckpts=2))
-custom_hooks = [dict(type="mmdcn.ChannelsLastHook")]
+# With the second one a training that was interrupted ends with the weights of one that was not.
+custom_hooks = [dict(type="mmdcn.ChannelsLastHook"), dict(type="mmdcn.EpochSeedHook")]

@@ -62,7 +62,10 @@ def load_from_http(
             progress = os.isatty(2) if progress is None else progress
             torch.hub.download_url_to_file(filename, str(path), progress=progress)
     except (OSError, ValueError) as error:
-        raise CheckpointError(f"checkpoint {filename}: it cannot be downloaded: {error}") from error
+        raise CheckpointError(
+            f"checkpoint {filename}: it cannot be downloaded: {error}; with the file at hand, name "
+            "it instead, for instance with --cfg-options load_from=FILE"
+        ) from error
     finally:
         barrier()
     return load_from_local(path, map_location)

@@ -7,11 +7,13 @@ from mmdcn.engine.optimizers import (
     LayerDecayOptimWrapperConstructor,
     OptimWrapperConstructor,
 )
+from mmdcn.engine.seeding import EpochSeedHook
 
 __all__ = [
     "AtomicCheckpointHook",
     "BFloat16OptimWrapper",
     "ChannelsLastHook",
+    "EpochSeedHook",
     "LayerDecayOptimWrapperConstructor",
     "OptimWrapperConstructor",
 ]

@@ -116,6 +116,10 @@ def read_config(file: str, options: dict | None = None) -> Config:
         UsageError: The file does not exist, a module of its ``custom_imports`` is missing, or it is
             a YAML file and not plain data.
     """
+    if Path(file).is_dir():
+        inside = Path(file) / "config.py"
+        hint = f"; did you mean {inside}?" if inside.is_file() else ""
+        raise UsageError(f"config {file}: it is a folder{hint}")
     require_file("config", file)
     try:
         cfg = Config.fromfile(file)

@@ -8,6 +8,7 @@
 - ``mim``, which starts the tools, ends with them, see :func:`leave`, and they end with it.
 """
 
+import contextlib
 import ctypes
 import multiprocessing
 import multiprocessing.util
@@ -107,12 +108,14 @@ def _watch(reader: socket.socket, writer: socket.socket, numbers: list[int]) -> 
         return number
 
     number = wait()
-    # The default action, an end, cannot be held up by anything in this process.
-    signal.alarm(GRACE)
+    # Where no thread of Python gets to run, the alarm's default action ends the process.
+    signal.alarm(2 * GRACE)
     if is_main_process():
         os.write(2, f"\n{stop_message()}\n".encode())
     _told.set()
-    wait()
+    reader.settimeout(GRACE)
+    with contextlib.suppress(TimeoutError):
+        wait()
     os._exit(128 + number)
 
 

@@ -11,6 +11,7 @@ Semantic segmentation, from folders of images and of label maps:
 """
 
 import argparse
+import shlex
 import sys
 from pathlib import Path
 
@@ -66,6 +67,11 @@ def main(arguments: list[str] | None = None) -> None:
             raise UsageError(f"{project / 'config.py'} exists; choose another folder")
         recipe = recipes.find(args.recipe)
         if args.coco is not None:
+            if args.classes:
+                raise UsageError(
+                    "--classes: with --coco the names come from the categories in the file; take "
+                    "away the option, and change 'classes' in the config"
+                )
             choice = detection.choose(recipe, args.coco, Machine.here())
         else:
             choice = segmentation.choose(
@@ -77,8 +83,12 @@ def main(arguments: list[str] | None = None) -> None:
     print(f"{project / 'config.py'}, from {recipe.name}:")
     for line in choice.notes:
         print(f"- {line}")
-    work_dir = project / "work_dir"
-    print(f"Train with\n  mim train mmdcn {project / 'config.py'} --work-dir {work_dir}")
+    config, work_dir = project / "config.py", project / "work_dir"
+    last = f"$(cat {shlex.quote(str(work_dir / 'last_checkpoint'))})"
+    train = shlex.join(["mim", "train", "mmdcn", str(config), "--work-dir", str(work_dir)])
+    test = shlex.join(["mim", "test", "mmdcn", str(config)])
+    print(f"Train (again with --resume to go on after an interruption), and test, with\n  {train}")
+    print(f'  {test} --checkpoint "{last}"')
 
 
 if __name__ == "__main__":

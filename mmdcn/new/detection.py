@@ -1,5 +1,6 @@
 """A project for detection or instance segmentation, from files in COCO's format."""
 
+import math
 import os
 from pathlib import Path
 from statistics import median
@@ -108,7 +109,8 @@ def _choose_data(choice, recipe, machine, checked, train, val) -> None:
         whole = {**cfg.train_dataloader.dataset.to_dict(), **dataset}
         whole = {k: v for k, v in whole.items() if v is not None and k != "_scope_"}
         dataset = dict(_delete_=True, type="RepeatDataset", times=times, dataset=whole)
-        choice.note(f"{epochs} epochs, each goes through the images {times} times")
+        steps = math.ceil(len(checked.images) * times / (batch_size * max(machine.gpus, 1)))
+        choice.note(f"{epochs} epochs of {steps} steps, each goes through the images {times} times")
     loading = dict(num_workers=machine.workers, persistent_workers=True)
     settings["train_dataloader"] = dict(batch_size=batch_size, **loading, dataset=dataset)
     settings["val_dataloader"] = dict(**loading, dataset=_dataset(*val, "test_pipeline"))

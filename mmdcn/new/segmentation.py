@@ -94,8 +94,8 @@ def _pairs(images: str, masks: str) -> list[tuple[str, str]]:
     lonely = sorted(found[0].keys() ^ found[1].keys())
     if lonely:
         raise UsageError(
-            f"--masks {images} {masks}: expected an image and a label map of each name, "
-            f"{some(lonely)} is in one folder only"
+            f"--masks {images} {masks}: expected an image and a label map of each name up to the "
+            f"suffix; in one folder only: {some(lonely)}"
         )
     return [(found[0][stem], found[1][stem]) for stem in found[0]]
 
@@ -126,14 +126,21 @@ def _labels(values: list[int], classes: list[str] | None) -> tuple[list[str], di
                 f"--classes: give a name for each value in the label maps, which are {values}"
             )
         classes = ["background", "foreground"]
+    if len(classes) < 2:
+        raise UsageError(
+            "--classes: expected a name for each value, the background's among them, as in "
+            f"'background {classes[0]}'; the label maps have the values {values}"
+        )
     counted = [value for value in values if value != IGNORED]
     # As many names as values, of which the others are 0, 1, ...: then 255 has a name, too.
     is_named = values == [*range(len(classes) - 1), IGNORED]
     if counted and counted[-1] < len(classes) and not is_named:
         return classes, {value: value for value in values}
     if len(values) != len(classes):
+        lossy = "; JPEG has changed them, save label maps as PNG" if len(values) > 100 else ""
         raise UsageError(
-            f"--classes: {len(classes)} names, but the label maps have the values {values}"
+            f"--classes: {len(classes)} names, but the label maps have the {len(values)} values "
+            f"{some(values)}{lossy}; give a name for each"
         )
     return classes, {value: label for label, value in enumerate(values)}
 

@@ -78,8 +78,16 @@ def run(program):
     )
 
 
-def test_an_end_that_hangs_is_cut_short():
-    done = run("""
+@pytest.mark.parametrize(
+    "hang, status",
+    [
+        ("time.sleep(60)", 128 + signal.SIGTERM),
+        # C code that keeps all threads of Python from running
+        ("time.sleep(0.5); ctypes.PyDLL(None).sleep(60)", -signal.SIGALRM),
+    ],
+)
+def test_an_end_that_hangs_is_cut_short(hang, status):
+    done = run(f"""
 import time
 GRACE = 1
 stop_on_signals()
@@ -87,9 +95,9 @@ try:
     os.kill(os.getpid(), signal.SIGTERM)
     time.sleep(60)
 except KeyboardInterrupt:
-    time.sleep(60)
+    {hang}
 """)
-    assert done.returncode == -signal.SIGALRM and done.stderr.strip() == "stopped"
+    assert done.returncode == status and done.stderr.strip() == "stopped"
 
 
 def test_a_second_signal_ends_at_once():

@@ -257,7 +257,11 @@ def rename(folder, old, new_name):
 SEGMENTATION_MISTAKES = {
     "a name too few": ([0, 1, 2], ["a", "b"], None, "2 names, but the label maps have the"),
     "no names": ([0, 1, 2], None, None, "give a name for each value in the label maps"),
-    "a lonely image": ([0, 1], ["a", "b"], rename("val/images", "1.jpg", "7.jpg"), "1, 7 is in"),
+    "a lonely image": (
+        [0, 1], ["a", "b"], rename("val/images", "1.jpg", "7.jpg"), "in one folder only: 1, 7",
+    ),
+    "the background has no name": ([0, 255], ["road"], None, "as in 'background road'"),
+    "JPEG": (list(range(130)), ["a", "b"], None, "JPEG has changed them"),
     "two suffixes": ([0, 1], ["a", "b"], rename("val/images", "1.jpg", "1.png"), "with one suffix"),
     "no folder": ([0, 1], ["a", "b"], lambda: shutil.rmtree("val/masks"), "no such folder"),
     "colours": (
@@ -283,6 +287,12 @@ def test_mistakes_in_segmentation_are_one_line(name, masks):
         make("parts", "--from", "upernet_internimage-t", *folders, *options)
     assert message in str(error.value) and str(error.value).startswith("error: ")
     assert not Path("parts").exists()
+
+
+def test_names_beside_annotations_that_have_names_are_refused():
+    options = ["--coco", "train.json", "val.json", "images", "--classes", "cat"]
+    with pytest.raises(SystemExit, match="--classes: with --coco the names come from the categ"):
+        make("mine", "--from", "mask-rcnn_internimage-t", *options)
 
 
 # ------------------------------------------------------------------------------------- lengths

@@ -2,6 +2,8 @@
 
 import json
 import os
+import platform
+import re
 import shutil
 import subprocess
 import sys
@@ -122,6 +124,11 @@ def test_native_wheel_fits_every_python_and_runs(native_wheel, tmp_path):
         library = archive.extract("mmdcn/_C.so", tmp_path)
     symbols = run("nm", "-D", "--undefined-only", library, cwd=tmp_path)
     assert " Py" not in symbols and " _Py" not in symbols
+    # That of manylinux_2_28, whatever this machine has.
+    needed = {tuple(map(int, v.split("."))) for v in re.findall(r"@GLIBC_([\d.]+)", symbols)}
+    assert needed and max(needed) <= (2, 28)
+    needed = {int(v) for v in re.findall(r"@GLIBCXX_3\.4\.(\d+)", symbols)}
+    assert platform.machine() != "x86_64" or max(needed) <= 24
     assert "libtorch_python" not in run("readelf", "-d", library, cwd=tmp_path)
 
     python = make_environment(tmp_path / "venv", native_wheel)
@@ -148,6 +155,10 @@ def test_no_compiler_gives_a_pure_wheel_and_says_so(source, tmp_path):
     assert "WARNING: mmdcn is being installed WITHOUT its native operator library" in log
     (wheel,) = tmp_path.glob("*.whl")
     assert "mmdcn/ops/__init__.py" in names(wheel) and "mmdcn/_C.so" not in names(wheel)
+    assert wheel.name.endswith("-py3-none-any.whl")  # not to be taken for one with a library
+    with zipfile.ZipFile(wheel) as archive:
+        (file,) = (n for n in archive.namelist() if n.endswith(".dist-info/WHEEL"))
+        assert "Root-Is-Purelib: true\nTag: py3-none-any" in archive.read(file).decode()
 
 
 def test_build_without_torch_says_what_to_do(source, tmp_path):

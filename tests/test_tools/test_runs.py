@@ -61,6 +61,16 @@ def test_detector_trains_and_evaluates(mask_rcnn, shapes):
     assert f"24 images, {numbers}" in mask_rcnn.log
 
 
+def test_random_numbers_do_not_depend_on_an_interruption(workspace):
+    workspace.run("train", "tiny_seeded.py", "--work-dir", "whole")
+    kill = dict(MMDCN_TEST_KILL="step 15")
+    workspace.run("train", "tiny_seeded.py", "--work-dir", "run", fails=True, env=kill)
+    workspace.run("train", "tiny_seeded.py", "--work-dir", "run", "--resume")
+    for epoch in (1, 2):
+        name = f"epoch_{epoch}.pth"
+        assert_same_weights(workspace / "run" / name, workspace / "whole" / name, rtol=0, atol=0)
+
+
 def test_two_processes_evaluate_all_images(mask_rcnn, shapes):
     mask_rcnn.run(
         "test",

@@ -23,11 +23,11 @@ import json
 import math
 import os
 import shutil
+import signal
 import sys
-import time
 from contextlib import ExitStack
 from functools import partial
-from multiprocessing import get_context
+from multiprocessing import get_context, resource_tracker
 from pathlib import Path
 
 import cv2
@@ -44,6 +44,7 @@ from deformed_shapes_drawing import (
     photograph,
 )
 from deformed_shapes_folder import OutputFolder
+from deformed_shapes_progress import Progress
 
 CLASSES = tuple(OUTLINES)
 SPLITS = {"train": "training", "val": "validation"}  # COCO's name -> ADE20K's name
@@ -191,7 +192,7 @@ def write_split(root: Path, split: str, count: int, size: int, seed: int, mapper
         ],
     )
     draw = partial(draw_image, seed=seed, split=split, size=size)
-    started = shown = time.monotonic()
+    progress = Progress(split, "images", count)
     for index, (jpeg, png, annotations) in enumerate(mapper(draw, range(count))):
         image_id = index + 1
         name = f"{image_id:06d}"
@@ -219,15 +220,7 @@ def write_split(root: Path, split: str, count: int, size: int, seed: int, mapper
         for item in annotations:
             ids = dict(id=len(coco["annotations"]) + 1, image_id=image_id)
             coco["annotations"].append(ids | item)
-        now = time.monotonic()
-        if now - shown > 2 or image_id == count:
-            shown = now
-            left = (now - started) / image_id * (count - image_id)
-            print(
-                f"{split}: {image_id}/{count} images, {left:.0f} s left",
-                file=sys.stderr,
-                flush=True,
-            )
+        progress.update(image_id)
     with open(root / "annotations" / f"instances_{split}.json", "w") as file:
         json.dump(coco, file)
 
@@ -315,7 +308,12 @@ def generate(
     with folder.written(manifest, replace=state == "different") as new, ExitStack() as stack:
         mapper = map
         if workers > 1:
+            # Ctrl-C reaches all processes; the workers leave it to this one, which ends them. The
+            # start of Python's tracker, which otherwise comes with the first worker, unblocks it.
+            resource_tracker.ensure_running()
+            signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
             pool = stack.enter_context(get_context("spawn").Pool(workers))
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
             mapper = partial(pool.imap, chunksize=4)
         for split, count in (("train", train), ("val", val)):
             write_split(new, split, count, size, seed, mapper)
@@ -349,6 +347,9 @@ def main(argv: list[str] | None = None) -> None:
         written = generate(**vars(args))
     except (FileExistsError, ValueError) as error:
         sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        print("\nstopped: nothing is kept; the same command starts anew", file=sys.stderr)
+        sys.exit(128 + signal.SIGINT)
     print(
         f"{args.out}: {args.train} training and {args.val} validation images "
         + ("written" if written else "are there already")

@@ -61,7 +61,29 @@ def aggregate(
     """offset ``(N, Ho, Wo, G, P, 2)``, mask ``(N, Ho, Wo, G, P)``, both in the compute dtype."""
     batch, height, width, channels = input.shape
     _, out_h, out_w, groups, taps = mask.shape
-    dtype, device = mask.dtype, mask.device
+    dtype = mask.dtype
+    points = sampling_points(
+        offset, kernel_size, stride, padding, dilation, offset_scale, remove_center
+    )
+
+    def by_group(values):  # (N, Ho, Wo, G, P) -> (N G, Ho Wo P)
+        return values.permute(0, 3, 1, 2, 4).reshape(batch * groups, out_h * out_w * taps)
+
+    maps = input.to(dtype).permute(0, 3, 1, 2)
+    maps = maps.reshape(batch * groups, channels // groups, height, width)
+    samples = bilinear_sample(maps, by_group(points[..., 1]), by_group(points[..., 0]))
+    samples = samples * by_group(mask)[:, None]
+    out = samples.reshape(batch, channels, out_h, out_w, taps).sum(-1)
+    return out.permute(0, 2, 3, 1).contiguous().to(input.dtype)
+
+
+def sampling_points(
+    offset, kernel_size, stride, padding, dilation, offset_scale, remove_center
+) -> Tensor:
+    """Where the taps sample, in pixels of the input: ``(N, Ho, Wo, G, P, 2)`` as (x, y), the shape
+    of `offset`."""
+    _, out_h, out_w, _, taps, _ = offset.shape
+    dtype, device = offset.dtype, offset.device
 
     def axis(index, out):  # tap position and output position along one axis (0 = y, 1 = x)
         half = dilation[index] * (kernel_size[index] - 1) // 2
@@ -78,12 +100,4 @@ def aggregate(
         grid_x, grid_y = grid_x[keep], grid_y[keep]
     x = base_x[:, None, None] + grid_x + offset[..., 0] * offset_scale
     y = base_y[:, None, None, None] + grid_y + offset[..., 1] * offset_scale
-
-    def by_group(points):  # (N, Ho, Wo, G, P) -> (N G, Ho Wo P)
-        return points.permute(0, 3, 1, 2, 4).reshape(batch * groups, out_h * out_w * taps)
-
-    maps = input.to(dtype).permute(0, 3, 1, 2)
-    maps = maps.reshape(batch * groups, channels // groups, height, width)
-    samples = bilinear_sample(maps, by_group(y), by_group(x)) * by_group(mask)[:, None]
-    out = samples.reshape(batch, channels, out_h, out_w, taps).sum(-1)
-    return out.permute(0, 2, 3, 1).contiguous().to(input.dtype)
+    return torch.stack([x, y], -1)

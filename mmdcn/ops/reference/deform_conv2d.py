@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -77,20 +79,17 @@ def optionally_modulated(
     out_channels, _, kh, kw = weight.shape
     taps, pixels = kh * kw, height * width
 
-    def axis(kernel, step, out, stride, padding):  # grid coordinate of (tap, output position)
-        tap = torch.arange(kernel, device=input.device, dtype=dtype) * step
-        return tap[:, None] + torch.arange(out, device=input.device, dtype=dtype) * stride - padding
+    points = sampling_points(
+        offset.to(dtype), (kh, kw), (sh, sw), (ph, pw), (dh, dw), deform_groups
+    )
 
-    shift = offset.to(dtype).reshape(batch, deform_groups, kh, kw, 2, height, width)
-    y = shift[..., 0, :, :] + axis(kh, dh, height, sh, ph)[:, None, :, None]
-    x = shift[..., 1, :, :] + axis(kw, dw, width, sw, pw)[None, :, None, :]
+    def by_group(values):  # (N, Ho, Wo, D, taps) -> (N D, taps Ho Wo)
+        return values.permute(0, 3, 4, 1, 2).reshape(batch * deform_groups, taps * pixels)
 
     maps = input.to(dtype).reshape(
         batch * deform_groups, channels // deform_groups, *input.shape[2:]
     )
-    columns = bilinear_sample(
-        maps, y.reshape(maps.shape[0], taps * pixels), x.reshape(maps.shape[0], taps * pixels)
-    )
+    columns = bilinear_sample(maps, by_group(points[..., 1]), by_group(points[..., 0]))
     if mask is not None:
         columns = columns * mask.to(dtype).reshape(maps.shape[0], 1, taps * pixels)
     columns = columns.reshape(batch, groups, channels // groups, taps, pixels)
@@ -100,6 +99,23 @@ def optionally_modulated(
     if bias is not None:
         out = out + bias.to(dtype)[:, None, None]
     return out.to(input.dtype)
+
+
+def sampling_points(offset, kernel_size, stride, padding, dilation, deform_groups) -> Tensor:
+    """Where the taps sample, in pixels of the input: ``(N, Ho, Wo, D, kh kw, 2)`` as (x, y)."""
+    *_, height, width = offset.shape
+    shift = offset.unflatten(1, (deform_groups, math.prod(kernel_size), 2))
+    shift = shift.permute(0, 4, 5, 1, 2, 3).flip(-1)
+
+    def axis(index, out):  # position of (output, tap) along one axis
+        tap = torch.arange(kernel_size[index], device=offset.device, dtype=offset.dtype)
+        first = torch.arange(out, device=offset.device, dtype=offset.dtype)
+        return first[:, None] * stride[index] - padding[index] + tap * dilation[index]
+
+    y = axis(0, height).repeat_interleave(kernel_size[1], 1)[:, None, None, :]
+    x = axis(1, width).repeat(1, kernel_size[0])[:, None, :]
+    grid = torch.stack(torch.broadcast_tensors(x, y), -1)
+    return grid + shift
 
 
 def output_shape(

@@ -54,7 +54,7 @@ def deform_ps_roi_pool(
     )  # fmt: skip
     if rois.shape[0] == 0:
         return pooled_from_nothing(shape, input, offset, mask)
-    classes = _number_of_classes(offset, mask)
+    classes = number_of_classes(offset, mask)
     index, corners, finite = split_rois(input, rois)
     dtype, device = corners.dtype, input.device
     batch, _, height, width = input.shape
@@ -69,26 +69,12 @@ def deform_ps_roi_pool(
     map_index = index[:, None] * classes + torch.arange(classes, device=device)
     base = (map_index[..., None, None] * group_size**2 + cell) * height * width
 
-    whole = round_half_away(corners)
-    start_x, start_y = (whole[:, :2] * spatial_scale - 0.5).unbind(1)
-    end_x, end_y = ((whole[:, 2:] + 1) * spatial_scale - 0.5).unbind(1)
-    roi_w, roi_h = (end_x - start_x).clamp(min=0.1), (end_y - start_y).clamp(min=0.1)
-    for value in (start_x, start_y, roi_w, roi_h):
-        finite = finite & value.isfinite()
-    start_x, start_y, roi_w, roi_h = (
-        value.where(finite, 1.0)[:, None, None, None] for value in (start_x, start_y, roi_w, roi_h)
+    start, bin_size, finite = bin_corners(
+        corners, finite, offset, classes, output_size, part_size, spatial_scale, trans_std
     )
+    x, y = start.unbind(-1)
+    bin_w, bin_h = bin_size[:, None, None, None].unbind(-1)
     finite = finite[:, None, None, None]
-    bin_h, bin_w = roi_h / ph, roi_w / pw
-    y, x = i[:, None] * bin_h + start_y, j * bin_w + start_x
-
-    def at_bins(values):  # of part cells
-        return values.to(dtype)[..., i * part_h // ph, :][..., j * part_w // pw]
-
-    if offset is not None:
-        shift = at_bins(offset).unflatten(1, (classes, 2))
-        x = x + trans_std * roi_w * shift[:, :, 0]
-        y = y + trans_std * roi_h * shift[:, :, 1]
 
     total, count = 0.0, 0
     for p in range(sample_per_part):
@@ -106,10 +92,47 @@ def deform_ps_roi_pool(
             count = count + kept
     out = total / count.clamp(min=1)[..., None]
     if mask is not None:
-        out = out * at_bins(mask)[..., None]
+        out = out * at_bins(mask.to(dtype), output_size, part_size)[..., None]
     # (R, classes, ph, pw, channels of a class)
     out = out.permute(0, 1, 4, 2, 3).reshape(rois.shape[0], output_channels, ph, pw)
     return out.to(input.dtype)
+
+
+def bin_corners(
+    corners, finite, offset, classes, output_size, part_size, spatial_scale, trans_std
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The upper left corner of each bin ``(R, classes, ph, pw, 2)`` and the size of a RoI's bins
+    ``(R, 2)``, as (x, y) in pixels of the input, and whether all of a RoI is finite ``(R,)``."""
+    ph, pw = output_size
+    whole = round_half_away(corners)
+    start = whole[:, :2] * spatial_scale - 0.5
+    end = (whole[:, 2:] + 1) * spatial_scale - 0.5
+    size = (end - start).clamp(min=0.1)
+    finite = finite & start.isfinite().all(1) & size.isfinite().all(1)
+    start, size = (value.where(finite[:, None], 1.0) for value in (start, size))
+    bin_size = size / size.new_tensor([pw, ph])
+    (start_x, start_y), (bin_w, bin_h) = (
+        value[:, None, None, None].unbind(-1) for value in (start, bin_size)
+    )
+    i = torch.arange(ph, device=corners.device)[:, None]
+    j = torch.arange(pw, device=corners.device)
+    y, x = i * bin_h + start_y, j * bin_w + start_x
+    if offset is not None:
+        shift = at_bins(offset.to(corners.dtype), output_size, part_size)
+        shift = shift.unflatten(1, (classes, 2))
+        roi_w, roi_h = size[:, None, None, None].unbind(-1)
+        x = x + trans_std * roi_w * shift[:, :, 0]
+        y = y + trans_std * roi_h * shift[:, :, 1]
+    shape = (corners.shape[0], classes, ph, pw)
+    return torch.stack([x.expand(shape), y.expand(shape)], -1), bin_size, finite
+
+
+def at_bins(values: Tensor, output_size, part_size) -> Tensor:
+    """Of the values of part cells ``(..., part_h, part_w)``, that of each bin ``(..., ph, pw)``."""
+    (ph, pw), (part_h, part_w) = output_size, part_size
+    i = torch.arange(ph, device=values.device) * part_h // ph
+    j = torch.arange(pw, device=values.device) * part_w // pw
+    return values[..., i, :][..., j]
 
 
 def default_channels(input: Tensor, group_size: int) -> int:
@@ -153,12 +176,12 @@ def output_shape(
                 f"{name}: expected {per_class} channels per class, in a number of classes that "
                 f"divides output_channels ({output_channels}), got {tensor.shape[1]} channels"
             )
-        classes = _number_of_classes(offset, mask)
+        classes = number_of_classes(offset, mask)
         check_shape(tensor, name, (rois.shape[0], per_class * classes, *part_size))
     return rois.shape[0], output_channels, *output_size
 
 
-def _number_of_classes(offset: Tensor | None, mask: Tensor | None) -> int:
+def number_of_classes(offset: Tensor | None, mask: Tensor | None) -> int:
     if offset is not None:
         return offset.shape[1] // 2
     return 1 if mask is None else mask.shape[1]

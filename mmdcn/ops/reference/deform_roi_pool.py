@@ -45,19 +45,12 @@ def deform_roi_pool(
     pixels = input.to(dtype).permute(0, 2, 3, 1).reshape(-1, channels)
 
     # RoIs first, then bins: (R, ph, pw).
-    bins_y = torch.arange(ph, device=input.device, dtype=dtype)[:, None]
-    bins_x = torch.arange(pw, device=input.device, dtype=dtype)[None, :]
-    start = corners[:, :2] * spatial_scale - 0.5
-    roi_w, roi_h = (corners[:, 2:] * spatial_scale - 0.5 - start).unbind(1)
-    finite = finite & start.isfinite().all(1) & roi_h.isfinite() & roi_w.isfinite()
-    start_x, start_y = start[:, 0, None, None], start[:, 1, None, None]
-    if offset is not None:
-        shift = offset.to(dtype)
-        unit = torch.stack([gamma * roi_w, gamma * roi_h], 1).where(finite[:, None], 0.0)
-        start_x = start_x + unit[:, 0, None, None] * shift[:, 0]
-        start_y = start_y + unit[:, 1, None, None] * shift[:, 1]
+    start, roi_size, finite = bin_corners(
+        corners, finite, offset, output_size, spatial_scale, gamma
+    )
+    start_x, start_y = start.unbind(-1)
+    roi_w, roi_h = roi_size.unbind(-1)
     bin_h, bin_w = (roi_h / ph)[:, None, None], (roi_w / pw)[:, None, None]
-    start_y, start_x = start_y + bins_y * bin_h, start_x + bins_x * bin_w
 
     if sampling_ratio > 0:
         grid_h = torch.full_like(roi_h, sampling_ratio)
@@ -86,6 +79,28 @@ def deform_roi_pool(
     if mask is not None:
         out = out * mask.to(dtype)
     return out.contiguous().to(input.dtype)
+
+
+def bin_corners(
+    corners, finite, offset, output_size, spatial_scale, gamma
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The upper left corner of each bin ``(R, ph, pw, 2)`` and the size of a RoI ``(R, 2)``, as
+    (x, y) in pixels of the input, and whether all of a RoI is finite ``(R,)``."""
+    ph, pw = output_size
+    bins_y = torch.arange(ph, device=corners.device, dtype=corners.dtype)[:, None]
+    bins_x = torch.arange(pw, device=corners.device, dtype=corners.dtype)[None, :]
+    start = corners[:, :2] * spatial_scale - 0.5
+    size = corners[:, 2:] * spatial_scale - 0.5 - start
+    finite = finite & start.isfinite().all(1) & size.isfinite().all(1)
+    roi_w, roi_h = size.unbind(1)
+    x, y = start[:, 0, None, None], start[:, 1, None, None]
+    if offset is not None:
+        shift = offset.to(corners.dtype)
+        unit = (gamma * size).where(finite[:, None], 0.0)
+        x = x + unit[:, 0, None, None] * shift[:, 0]
+        y = y + unit[:, 1, None, None] * shift[:, 1]
+    y, x = y + bins_y * (roi_h / ph)[:, None, None], x + bins_x * (roi_w / pw)[:, None, None]
+    return torch.stack(torch.broadcast_tensors(x, y), -1), size, finite
 
 
 def output_shape(

@@ -172,15 +172,22 @@ using cudaError_t = int;
 constexpr cudaError_t cudaSuccess = 0;
 using cudaStream_t = void*;
 
+namespace emulation {
 template <typename P>
-cudaError_t cudaLaunchKernel(void (*kernel)(P), dim3 grid, dim3 block, void** arguments,
-                             size_t shared_bytes, cudaStream_t) {
-  emulation::run_grid(
+void launch(void (*kernel)(P), dim3 grid, dim3 block, void** arguments, size_t shared_bytes) {
+  run_grid(
       reinterpret_cast<const void*>(kernel), grid, block, shared_bytes,
       [](const void* function, void* parameter) {
         reinterpret_cast<void (*)(P)>(const_cast<void*>(function))(*static_cast<P*>(parameter));
       },
       arguments[0]);
+}
+}  // namespace emulation
+
+template <typename T>
+cudaError_t cudaLaunchKernel(T* kernel, dim3 grid, dim3 block, void** arguments,
+                             size_t shared_bytes, cudaStream_t) {
+  emulation::launch(kernel, grid, block, arguments, shared_bytes);
   return cudaSuccess;
 }
 

@@ -31,8 +31,9 @@ class CudaDevice {
     const int64_t teams = kBlockThreads >> log_team_size;
     const int64_t blocks = std::min((items + teams - 1) / teams, kMaxBlocks);
     void* arguments[] = {&params};
-    STD_CUDA_CHECK(cudaLaunchKernel(kernel, dim3(static_cast<unsigned>(blocks)),
-                                    dim3(kBlockThreads), arguments, 0, stream_));
+    // CUDA 12 takes a pointer to const, from which it cannot deduce the type of a function.
+    STD_CUDA_CHECK(cudaLaunchKernel<void(P)>(kernel, dim3(static_cast<unsigned>(blocks)),
+                                             dim3(kBlockThreads), arguments, 0, stream_));
   }
 
  private:
