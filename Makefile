@@ -117,7 +117,7 @@ $(DEMO_DATA)/manifest.json: $(wildcard tools/dataset_converters/deformed_shapes*
 # What Ctrl-C ends with; $(1): what the command does the next time.
 on_stop = trap 'printf "\nstopped: %s %s\n" "make $@$(again)" "$(1)" >&2; exit 130' INT TERM;
 comma := ,
-again = $(if $(filter-out file,$(origin BACKBONE)), BACKBONE=$(BACKBONE))
+again = $(if $(SUFFIX), FAMILY=$(FAMILY))$(if $(filter-out file,$(origin BACKBONE)), BACKBONE=$(BACKBONE))
 
 # Trains where no training has finished, going on with one that was interrupted, and draws. A
 # training ends with an evaluation of its last checkpoint; where none was written now, it is tested.

@@ -282,7 +282,10 @@ class BdistWheel(bdist_wheel):
         super().write_wheelfile(wheelfile_base, *args, **kwargs)
         metadata = Path(wheelfile_base)
         package = metadata.parent / PACKAGE.name
-        if not package.exists():  # editable: mim looks at the root of the sources
+        if not package.exists():
+            # Editable: mim has to look at the root of the sources. onedl-mim asks pip where it is,
+            # openmim joins site-packages and the first name here, where an absolute path wins.
+            (metadata / "top_level.txt").write_text(f"{ROOT}\n{PACKAGE.name}\n")
             return
         ignore = shutil.ignore_patterns("__pycache__", "*.py[cod]")
         # onedl-mim takes the folder of the first path in RECORD for the package. pip sorts RECORD,
