@@ -19,6 +19,11 @@ mkdir -p "$2" && echo "$2/epoch_$RANDOM$RANDOM.pth" > "$2/last_checkpoint"
 """
 
 
+def environment():
+    """That of a shell, also where make runs the tests."""
+    return {k: v for k, v in os.environ.items() if not k.startswith(("MAKE", "MFLAGS"))}
+
+
 class Demo:
     def __init__(self, root, folder):
         self.root, self.folder, self.work = root, folder, folder / "work"
@@ -40,7 +45,7 @@ class Demo:
         return subprocess.Popen(
             self.command,
             cwd=self.root,
-            env={**os.environ, "MIM": mim, "CALLS": str(self.folder / "calls")},
+            env={**environment(), "MIM": mim, "CALLS": str(self.folder / "calls")},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -93,7 +98,7 @@ def test_a_training_that_fails_is_not_finished(demo):
 @pytest.mark.parametrize("end", ["exit 1", "exit 0"])
 def test_ctrl_c_says_how_to_go_on(demo, end):
     # mim says "Aborted!" and ends with status 1; a training that was just finishing with 0
-    process = demo.start(mim=f"trap '{end}' INT; sleep 60 & wait")
+    process = demo.start(mim=f"trap '{end}' INT; sleep 60 > /dev/null 2>&1 & wait")
     limit = time.monotonic() + 30
     while not demo.calls() and time.monotonic() < limit:
         time.sleep(0.05)
@@ -107,7 +112,9 @@ def test_ctrl_c_says_how_to_go_on(demo, end):
 
 
 def make(root, *words):
-    done = subprocess.run(["make", *words], cwd=root, capture_output=True, text=True)
+    done = subprocess.run(
+        ["make", *words], cwd=root, capture_output=True, text=True, env=environment()
+    )
     return done.returncode, done.stdout + done.stderr
 
 
