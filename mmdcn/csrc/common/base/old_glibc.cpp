@@ -4,7 +4,8 @@
 
 extern "C" {
 
-// glibc >= 2.32 says here whether there is one thread, for shared pointers to count without atomics.
+// glibc >= 2.32 says here whether there is one thread, for shared pointers to count without
+// atomics.
 extern __attribute__((visibility("hidden"))) char __libc_single_threaded;
 char __libc_single_threaded = 0;
 
@@ -12,5 +13,4 @@ char __libc_single_threaded = 0;
 [[noreturn]] __attribute__((visibility("hidden"))) void _ZSt28__throw_bad_array_new_lengthv() {
   throw std::bad_array_new_length();
 }
-
 }

@@ -7,7 +7,8 @@
 
 #include "common/cpu/target.h"
 
-// exp of glibc 2.29 differs in errno alone; with that of all versions the library loads in older ones.
+// exp of glibc 2.29 differs in errno alone; with that of all versions the library loads in older
+// ones.
 #if defined(__GLIBC__) && defined(__x86_64__)
 __asm__(".symver exp, exp@GLIBC_2.2.5");
 #elif defined(__GLIBC__) && defined(__aarch64__)
