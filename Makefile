@@ -22,6 +22,9 @@ SHELL := /bin/bash
 PYTHON ?= python3
 # The family of OpenMMLab packages: the maintained forks, or "classic", the original ones.
 FAMILY ?= forks
+ifneq ($(filter-out forks classic,$(FAMILY)),)
+$(error FAMILY=$(FAMILY): forks or classic is expected)
+endif
 SUFFIX := $(patsubst %,-%,$(filter-out forks,$(FAMILY)))
 VENV := .venv$(SUFFIX)
 BIN := $(VENV)/bin
@@ -201,7 +204,7 @@ sanitize: $(STAMPS)/torch $(STAMPS)/dev
 CUDA ?= 12 13
 
 build/cuda1%:
-	$(call say,Fetching the compiler of CUDA 1$* (180 MB for both))
+	$(call say,Fetching the compiler of CUDA 1$* (210 MB for both))
 	@$(call step,cuda1$*) $(BIN)/python release/cuda_toolkit.py 1$* $@
 
 $(STAMPS)/release: requirements/release.txt $(STAMPS)/torch

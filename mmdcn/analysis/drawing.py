@@ -52,7 +52,7 @@ def followed(subject: Subject, finding: Finding) -> tuple[Tensor, Tensor]:
     row = min(max(int((y + 0.5) * height / size[0]), 0), height - 1)
     points, weights = compose(levels, (row, column))[-1]
     last = dataclasses.replace(levels[-1], locations=points)
-    return last.in_image(tuple(size)), weights
+    return last.in_image(tuple(size)).cpu(), weights.cpu()
 
 
 def strengths(subject: Subject, finding: Finding) -> tuple[Tensor, Tensor]:
@@ -63,13 +63,11 @@ def strengths(subject: Subject, finding: Finding) -> tuple[Tensor, Tensor]:
         ``(n,)``; those of 0 are left out.
     """
     places, values = [torch.zeros(0, 2)], [torch.zeros(0)]
-    size = tuple(subject.inputs.shape[2:])
     for item in finding.layers:
         if item.sampling.is_window:
-            stride = size[0] / item.sampling.map_size[0]
-            strength = item.strength() / stride
+            strength = (item.total / _stride(subject, item)).norm(dim=-1)
             kept = strength > 0
-            places.append(item.sampling.in_image(size)[kept].cpu())
+            places.append(item.sampling.in_image(tuple(subject.inputs.shape[2:]))[kept].cpu())
             values.append(strength[kept].cpu())
     return torch.cat(places), torch.cat(values)
 
@@ -77,16 +75,20 @@ def strengths(subject: Subject, finding: Finding) -> tuple[Tensor, Tensor]:
 def bins(subject: Subject, finding: Finding) -> tuple[Tensor, Tensor]:
     """Bins of the RoI poolings ``(n, 4)`` in pixels of the input, and their strengths ``(n,)``."""
     boxes, values = [torch.zeros(0, 4)], [torch.zeros(0)]
-    size = tuple(subject.inputs.shape[2:])
     for item in finding.layers:
-        sampling = item.sampling
-        if not sampling.is_window:
-            stride = size[0] / sampling.map_size[0]
-            start = sampling.in_image(size)
-            step = sampling.bin_sizes[:, None, None, None] * stride
+        if not item.sampling.is_window:
+            stride = _stride(subject, item)
+            start = item.sampling.in_image(tuple(subject.inputs.shape[2:]))
+            step = item.sampling.bin_sizes[:, None, None, None] * stride
             boxes.append(torch.cat([start, start + step], -1).flatten(0, -2).cpu())
-            values.append(item.strength().flatten().cpu() / stride)
+            values.append((item.total / stride).norm(dim=-1).flatten().cpu())
     return torch.cat(boxes), torch.cat(values)
+
+
+def _stride(subject: Subject, item: EffectiveSampling) -> Tensor:
+    """Pixels of the input in one of a layer's map, along (x, y)."""
+    sizes = zip(subject.inputs.shape[:1:-1], item.sampling.map_size[::-1], strict=True)
+    return item.total.new_tensor([image / size for image, size in sizes])
 
 
 def inside(subject: Subject, finding: Finding) -> dict[str, Any]:

@@ -214,8 +214,9 @@ def compose(
         ValueError: a level is a RoI pooling, or the target lies outside of the map.
     """
     results = []
-    cells = torch.tensor([[target[1], target[0]]])
-    weights = torch.ones(1)
+    device = levels[0].locations.device if levels else None
+    cells = torch.tensor([[target[1], target[0]]], device=device)
+    weights = torch.ones(1, device=device)
     for number, level in enumerate(levels):
         if not level.is_window:
             raise ValueError(f"levels: expected windows, got {level.operator} of {level.layer!r}")
@@ -223,12 +224,12 @@ def compose(
         if number:
             points = map_to_image(results[-1][0], levels[number - 1].map_size, (height, width))
             cells = points.round().long()
-        inside = ((cells >= 0) & (cells < torch.tensor([width, height]))).all(1)
+        inside = ((cells >= 0) & (cells < cells.new_tensor([width, height]))).all(1)
         if not number and not inside.all():
             raise ValueError(f"target: expected a pixel of {height}x{width}, got {target}")
         cells, weights = cells[inside], weights[inside]
         points = level.locations[image, cells[:, 1], cells[:, 0]].flatten(1, 2)
-        factors = torch.ones(points.shape[:2])
+        factors = points.new_ones(points.shape[:2])
         if level.weights is not None:
             factors = level.weights[image, cells[:, 1], cells[:, 0]].flatten(1, 2)
         weights = (weights[:, None] * factors).flatten()

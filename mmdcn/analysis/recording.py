@@ -96,10 +96,12 @@ def record(
         What `run` returns, and the calls in their order.
 
     Raises:
-        RuntimeError: there are no native operators, whose calls alone can be observed.
+        RuntimeError: there are no native operators for the device of the model, whose calls alone
+            can be observed.
         ValueError: `plain` names something else than a convolution with zero padding.
     """
-    if missing := _extension.why_missing("cpu"):
+    devices = {parameter.device.type for parameter in model.parameters()} or {"cpu"}
+    for missing in filter(None, map(_extension.why_missing, sorted(devices))):
         raise RuntimeError(f"the analysis needs the native operators, which are missing: {missing}")
     modules = dict(model.named_modules())
     for name in plain:
@@ -214,7 +216,7 @@ def _dcnv3(given: dict[str, Any]) -> _Geometry:
     locations = _aggregation_points(given, _exact(offset).unflatten(-1, (groups, -1, 2)))
 
     def add(shift: Tensor) -> dict[str, Tensor]:
-        shift = shift.flatten(3) / given["offset_scale"]
+        shift = shift.flatten(3) * _inverse(shift.new_tensor(given["offset_scale"]))
         return {"offset": offset + shift.to(offset.dtype)}
 
     return Sampling("", "", tuple(given["input"].shape[1:3]), locations, weights), add
@@ -228,7 +230,7 @@ def _dcnv4(given: dict[str, Any]) -> _Geometry:
     locations = _aggregation_points(given, offset)
 
     def add(shift: Tensor) -> dict[str, Tensor]:
-        shift = shift.flatten(4) / given["offset_scale"]
+        shift = shift.flatten(4) * _inverse(shift.new_tensor(given["offset_scale"]))
         shift = nn.functional.pad(shift, (0, taps)).flatten(3)
         shift = nn.functional.pad(shift, (0, both.shape[-1] - shift.shape[-1]))
         return {"offset_mask": both + shift.to(both.dtype)}
@@ -291,6 +293,7 @@ def _exact(values: Tensor) -> Tensor:
 
 
 def _inverse(unit: Tensor) -> Tensor:
+    """``1 / unit``, and 0 where offsets have no effect."""
     return torch.where(unit == 0, 0.0, 1 / unit)
 
 

@@ -95,6 +95,9 @@ def saliency_region(
         raise ValueError(f"epsilon: expected a positive bound, got {epsilon}")
     if cell < 1:
         raise ValueError(f"cell: expected a positive number of pixels, got {cell}")
+    for name, value, least in (("steps", steps, 1), ("searches", searches, 0), ("prune", prune, 0)):
+        if value < least:
+            raise ValueError(f"{name}: expected a number of at least {least}, got {value}")
     search = _Search(model, image.detach(), node, loss, epsilon, cell, baseline)
     search.progress, search.most = progress, (steps + 12) * searches + 12 + prune + 2
     found = search.shortest_prefix(search.by_gradient(), "gradient")

@@ -59,9 +59,9 @@ class Subject:
     def __init__(self, model: nn.Module, image: np.ndarray, scope: str) -> None:
         self.model, self.image, self.scope = model.eval(), image, scope
         with DefaultScope.overwrite_default_scope(scope), torch.no_grad():
-            data = Compose(_pipeline(model.cfg, scope))(dict(img=image, img_id=0))
-            batch = model.data_preprocessor(pseudo_collate([data]), False)
-            (self.prediction,) = model.test_step(pseudo_collate([data]))
+            self.data = Compose(_pipeline(model.cfg, scope))(dict(img=image, img_id=0))
+            batch = model.data_preprocessor(pseudo_collate([self.data]), False)
+            (self.prediction,) = model.test_step(pseudo_collate([self.data]))
         self.inputs, self.samples = batch["inputs"], batch["data_samples"]
         self.size = tuple(self.samples[0].img_shape[:2])
         self.picture = cv2.resize(image, self.size[::-1])[..., ::-1]
@@ -80,8 +80,9 @@ class Subject:
         """Predicted label map ``(h, w)`` in pixels of the input; None for detectors."""
         if "pred_sem_seg" not in self.prediction:
             return None
-        found = self.prediction.pred_sem_seg.data[0].cpu().numpy().astype(np.uint8)
-        return torch.from_numpy(cv2.resize(found, self.size[::-1], interpolation=cv2.INTER_NEAREST))
+        found = self.prediction.pred_sem_seg.data[0].cpu().numpy().astype(np.float32)
+        found = cv2.resize(found, self.size[::-1], interpolation=cv2.INTER_NEAREST)
+        return torch.from_numpy(found).long()
 
     def detections(self, threshold: float) -> Any:
         """Predicted objects with at least that score, the best first; empty for segmentors."""
@@ -120,7 +121,8 @@ class Subject:
                 f"'{self.classes[label]}' at ({x:g}, {y:g})",
                 lambda image: self.model.encode_decode(image, self._metas),
                 pixel,
-                lambda logits: pixel(logits)[label],
+                # A model of two classes may have one logit for both.
+                lambda logits: pixel(logits)[min(label, logits.shape[1] - 1)],
                 place,
                 self._piece(row, column),
             )
@@ -226,8 +228,9 @@ class Subject:
 
     def deformable_layers(self) -> list[Sampling]:
         """All calls of deformable operators in a prediction, in their order."""
-        with torch.no_grad():
-            _, found = record(self.model, lambda: self.model.extract_feat(self.inputs))
+        data = pseudo_collate([self.data])
+        with DefaultScope.overwrite_default_scope(self.scope), torch.no_grad():
+            _, found = record(self.model, lambda: self.model.test_step(data))
         return found
 
     def sampling(self, node: Node, plain: Collection[str] = ()) -> list[EffectiveSampling]:

@@ -257,3 +257,23 @@ def test_pixels_of_a_map_lie_in_the_middle_of_their_part_of_the_image():
     found = map_to_image(points, (2, 4), (16, 64))
     assert found.tolist() == [[7.5, 3.5], [55.5, 11.5]]
     assert math.isclose(map_to_image(points, (2, 4), (2, 4))[1, 0], 3)
+
+
+@pytest.mark.parametrize("name", ["dcnv3", "dcnv4", "deform_roi_pool", "deform_ps_roi_pool"])
+def test_offsets_without_effect_change_nothing(name):
+    """A factor of 0 on the offsets leaves nothing to shift, and no value that is not finite."""
+    model, input, _ = CASES[name]
+    factor = {"deform_roi_pool": "gamma", "deform_ps_roi_pool": "trans_std"}.get(
+        name, "offset_scale"
+    )
+    still = Called(model.function, *model.args, **model.kwargs | {factor: 0.0})
+    output, (sampling,) = record(still, lambda: still(input), probes=True, shift=0.5)
+    torch.testing.assert_close(output, still(input), rtol=0, atol=0)
+    (gradient,) = torch.autograd.grad(output.sum(), sampling.probe)
+    assert not gradient.any()
+
+
+def test_device_without_kernels_is_told(monkeypatch):
+    monkeypatch.setitem(_extension._missing, "meta", "there are no kernels")
+    with pytest.raises(RuntimeError, match="are missing: there are no kernels"):
+        record(nn.Conv2d(1, 1, 1, device="meta"), lambda: None)

@@ -90,6 +90,8 @@ def test_model_that_changes_between_runs_is_told():
         (dict(loss="l1"), "loss: expected one of"),
         (dict(epsilon=0), "epsilon: expected a positive bound, got 0"),
         (dict(cell=0), "cell: expected a positive number"),
+        (dict(steps=0), "steps: expected a number of at least 1, got 0"),
+        (dict(prune=-1), "prune: expected a number of at least 0, got -1"),
         (dict(node=lambda y: 0 * y), "expected a finite response to the image that is not 0"),
     ],
 )

@@ -14,6 +14,8 @@ from mmdcn.checkpoints import open_replacing
 from mmdcn.engine import fitting, launch
 from mmdcn.models.heads.r_fcn import RFCNRoIHead
 from mmdcn.ops import DeformPSRoIPool, PSRoIPool
+from mmdcn.ops.reference.deform_ps_roi_pool import bin_corners
+from mmdcn.ops.reference.rois import round_half_away
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt  # noqa: E402
@@ -48,20 +50,20 @@ def bin_boxes(layer: PSRoIPool | DeformPSRoIPool, roi: Tensor, offset: Tensor | 
         ``(k, k, 4)`` boxes (x1, y1, x2, y2) in pixels, from the outer edge of the first pixel on.
     """
     k = layer.output_size[0]
-    step = torch.arange(k, dtype=roi.dtype)
-
-    def round_half_away(value: Tensor) -> Tensor:
-        return value.sign() * (value.abs() + 0.5).floor()
-
     if isinstance(layer, DeformPSRoIPool):
-        start, end = round_half_away(roi[1:3]), round_half_away(roi[3:]) + 1
-        size = (end - start).clamp(min=0.1 / layer.spatial_scale)
-        x, y = start[0] + step * size[0] / k, start[1] + step * size[1] / k
-        x, y = x.expand(k, k), y[:, None].expand(k, k)
-        if offset is not None:
-            x = x + offset[0] * layer.trans_std * size[0]
-            y = y + offset[1] * layer.trans_std * size[1]
-        return torch.stack([x, y, x + size[0] / k, y + size[1] / k], -1)
+        start, size, _ = bin_corners(
+            roi[None, 1:],
+            torch.ones(1, dtype=torch.bool),
+            None if offset is None else offset[None],
+            1,
+            layer.output_size,
+            layer.part_size,
+            layer.spatial_scale,
+            layer.trans_std,
+        )
+        boxes = torch.cat([start, start + size[:, None, None, None]], -1)[0, 0]
+        return (boxes + 0.5) / layer.spatial_scale
+    step = torch.arange(k, dtype=roi.dtype)
     # whole pixels of the map
     corners = round_half_away(roi[1:] * layer.spatial_scale)
     size = (corners[2:] - corners[:2]).clamp(min=1)
