@@ -6,8 +6,16 @@ import sys
 from pathlib import Path
 
 import pytest
+from mmengine.registry import DefaultScope
 
 CONFIGS = Path(__file__).parent / "configs"
+
+
+@pytest.fixture(autouse=True)
+def default_scope():
+    """A tool that runs in the tests' process leaves the scope of its config behind: undo that."""
+    with DefaultScope.overwrite_default_scope("mmengine"):
+        yield
 
 
 class Workspace:
