@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+import textwrap
 import tarfile
 import zipfile
 from pathlib import Path
@@ -112,6 +113,23 @@ def test_wheel_has_what_mim_looks_up(pure_wheel, root):
         prefix = f"{place}/.mim/"
         found = {n.removeprefix(prefix) for n in names(pure_wheel) if n.startswith(prefix)}
         assert found == kept
+
+
+def test_hub_gets_configs_from_a_wheel(pure_wheel, tmp_path):
+    pytest.importorskip("mmdet")
+    name = f"mmdcn::dcn/{CONFIG}"
+    code = f"""
+        import mmdcn.models
+        from mmengine.hub import get_config
+
+        config = get_config({name!r}, pretrained=True)
+        print(config.filename, config.model.backbone.dcn.type, config.model_path)
+    """
+    python = make_environment(tmp_path / "venv", pure_wheel)
+    out = run(python, "-W", "ignore", "-c", textwrap.dedent(code), cwd=tmp_path).splitlines()[-1]
+    file, layer, weights = out.split()
+    assert Path(file).parts[-3:] == ("configs", "dcn", CONFIG)
+    assert layer == "mmdcn.DCNv2" and weights.endswith(".pth")
 
 
 @pytest.mark.slow
