@@ -124,7 +124,7 @@ again = $(if $(SUFFIX), FAMILY=$(FAMILY))$(if $(filter-out file,$(origin BACKBON
 
 # Trains where no training has finished, going on with one that was interrupted, and draws. A
 # training ends with an evaluation of its last checkpoint; where none was written now, it is tested.
-# $(1): config; $(2): folder of the run; $(3): minutes
+# $(1): config; $(2): folder of the run; $(3): minutes; $(4): further arguments of the training
 define run_demo
 	@$(call on_stop,goes on from the last checkpoint$(comma) if there is one) \
 	checkpoint() { cat $(2)/last_checkpoint 2> /dev/null || true; }; before=$$(checkpoint); \
@@ -132,7 +132,7 @@ define run_demo
 	    printf '\n== The training in %s has finished before; rm -r %s trains anew\n' $(2) $(2); \
 	else \
 	    printf '\n== Training ($(BACKBONE); $(3) min on 2 cores; the log shows the time left as eta)\n'; \
-	    $(BIN)/mim train mmdcn $(1) --work-dir $(2) --resume; touch $(2)/finished; \
+	    $(BIN)/mim train mmdcn $(1) --work-dir $(2) --resume $(4); touch $(2)/finished; \
 	fi; \
 	if [ "$$(checkpoint)" = "$$before" ]; then \
 	    printf '\n== Evaluating the last checkpoint (1 min)\n'; \
@@ -144,7 +144,7 @@ define run_demo
 endef
 
 demo: env data
-	$(call run_demo,$(DEMO_CONFIG),$(DEMO_WORK),7-26)
+	$(call run_demo,$(DEMO_CONFIG),$(DEMO_WORK),6-15,--cpu-processes 2)
 	@printf '\nThe AP tables (box, then mask) stand above. Annotations and predictions of 8 images:\n  %s\n' \
 	    "$(CURDIR)/$(DEMO_WORK)/results.png"
 

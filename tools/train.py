@@ -8,7 +8,7 @@ import torch
 from mmengine.config import Config
 from mmengine.logging import print_log
 
-from mmdcn.engine import launch, processes, resuming, work_dir
+from mmdcn.engine import cpu_group, launch, processes, resuming, work_dir
 
 
 def parse_args() -> argparse.Namespace:
@@ -31,6 +31,13 @@ def parse_args() -> argparse.Namespace:
         "--auto-scale-lr",
         action="store_true",
         help="scale the learning rate to the total batch size (auto_scale_lr of the config)",
+    )
+    parser.add_argument(
+        "--cpu-processes",
+        type=int,
+        metavar="N",
+        help="where there is no CUDA device: train in N processes, each with its part of a batch. "
+        "Batch normalisation then sees these parts",
     )
     launch.add_common_arguments(parser)
     return parser.parse_args()
@@ -82,7 +89,12 @@ def main() -> None:
     if hook and hook.get("type") == "CheckpointHook":
         hook.type = "mmdcn.AtomicCheckpointHook"
     loaders = ("train", "val") if cfg.get("val_dataloader") else ("train",)
-    launch.build_runner(cfg, loaders).train()
+    if args.cpu_processes is None or torch.cuda.is_available():
+        launch.build_runner(cfg, loaders).train()
+        return
+    cpu_group.share_batches(cfg, args.cpu_processes)
+    with cpu_group.running(args.cpu_processes):
+        launch.build_runner(cfg, loaders).train()
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@
 # Narrowed against mmdet's Mask R-CNN R50-FPN 1x:
 #   images 128 px; ResNet-50 keeps its depth, with 16 instead of 64 base channels;
 #   FPN and RPN 64 channels (256), 4 levels (5); box head 256 units (1024), one box for all classes;
-#   mask head 2 convolutions of 48 channels (4 of 256);
+#   mask head 2 convolutions of 48 channels (4 of 256), upsampled bilinearly;
 #   64 anchors and 32 RoIs sampled per image (256 and 512), 100 proposals (1000).
 # RoIAlign is mmdcn's deformable RoI pooling without offsets, the same numbers in less time.
 # From scratch, so: nothing frozen, batch normalisation trained, also in FPN and mask head; AdamW.
@@ -19,7 +19,7 @@ custom_imports = dict(imports=["mmdcn.models"], allow_failed_imports=False)
 size = 128
 width = 64
 base_channels = 16
-max_epochs = 10
+max_epochs = 9
 num_classes = 3
 norm_cfg = dict(type="BN", requires_grad=True)
 roi_extractor = dict(
@@ -52,6 +52,7 @@ model = dict(
             num_convs=2,
             in_channels=width,
             conv_out_channels=48,
+            upsample_cfg=dict(type="bilinear", scale_factor=2),
             num_classes=num_classes,
             norm_cfg=norm_cfg,
         ),
@@ -83,8 +84,8 @@ test_pipeline = [
 ]
 train_dataloader = dict(
     batch_size=8,
-    num_workers=1,
-    persistent_workers=False,  # for EpochSeedHook
+    num_workers=0,  # an image takes a millisecond
+    persistent_workers=False,
     dataset=dict(
         data_root=data_root,
         metainfo=metainfo,
@@ -96,7 +97,8 @@ train_dataloader = dict(
 )
 val_dataloader = dict(
     batch_size=8,
-    num_workers=1,
+    num_workers=0,
+    persistent_workers=False,
     dataset=dict(
         data_root=data_root,
         metainfo=metainfo,
@@ -109,13 +111,12 @@ test_dataloader = val_dataloader
 val_evaluator = dict(ann_file=data_root + "annotations/instances_val.json", classwise=True)
 test_evaluator = val_evaluator
 
-train_cfg = dict(type="EpochBasedTrainLoop", max_epochs=max_epochs, val_interval=5)
+train_cfg = dict(type="EpochBasedTrainLoop", max_epochs=max_epochs, val_interval=3)
 val_cfg = dict(type="ValLoop")
 test_cfg = dict(type="TestLoop")
 optim_wrapper = dict(
     type="OptimWrapper",
     optimizer=dict(type="AdamW", lr=1.5e-3, weight_decay=0.05, fused=True),
-    paramwise_cfg=dict(norm_decay_mult=0.0, bias_decay_mult=0.0),
     clip_grad=dict(max_norm=10),
 )
 param_scheduler = [
@@ -131,5 +132,9 @@ param_scheduler = [
 ]
 randomness = dict(seed=0)
 default_hooks = dict(logger=dict(interval=25), checkpoint=dict(interval=1, max_keep_ckpts=2))
-# With the second one a training that was interrupted ends with the weights of one that was not.
-custom_hooks = [dict(type="mmdcn.ChannelsLastHook"), dict(type="mmdcn.EpochSeedHook")]
+custom_hooks = [
+    # A training that was interrupted ends with the weights of one that was not.
+    dict(type="mmdcn.EpochSeedHook"),
+    # Several processes go on with the same statistics.
+    dict(type="SyncBuffersHook"),
+]

@@ -8,8 +8,8 @@ import shutil
 import subprocess
 import sys
 import sysconfig
-import textwrap
 import tarfile
+import textwrap
 import zipfile
 from pathlib import Path
 

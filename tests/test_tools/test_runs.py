@@ -148,15 +148,15 @@ def test_offset_keys_of_early_mmdetection(fcn):
     assert json.loads(metrics.read_text())["aAcc"] == fcn.scalars("run", "aAcc")[6]
 
 
-def test_two_processes_train_like_one(fcn):
-    fcn.run(
-        "train",
-        "tiny_fcn.py",
-        "--work-dir=two",
-        "--cfg-options",
-        "train_dataloader.batch_size=2",
-        processes=2,
-    )
+@pytest.mark.parametrize("started_by", ["torchrun", "--cpu-processes"])
+def test_two_processes_train_like_one(fcn, started_by):
+    if started_by == "torchrun":
+        half = ["--cfg-options", "train_dataloader.batch_size=2"]
+        fcn.run("train", "tiny_fcn.py", "--work-dir=two", *half, processes=2)
+    elif torch.cuda.is_available():
+        pytest.skip("it is for machines without a CUDA device")
+    else:
+        fcn.run("train", "tiny_fcn.py", "--work-dir=two", "--cpu-processes=2")
     # The same images make up each batch, and the loss is a mean over pixels, so the gradients
     # agree up to the order of float32 sums.
     first = fcn / "two" / "iter_2.pth"
