@@ -192,13 +192,26 @@ def _mean_where(where: list[Tensor], first: Sequence[Tensor], second: Sequence[T
     return [torch.where(chosen, (a + b) / 2, a) for chosen, a, b in parts]
 
 
-def compose(
-    levels: Sequence[Sampling], target: tuple[int, int], image: int = 0
-) -> list[tuple[Tensor, Tensor]]:
-    """What an output pixel samples through several layers, one above the other.
+@dataclasses.dataclass
+class Windows:
+    """Windows of one layer that an output pixel of a layer above is made of.
 
-    Each sample is rounded to the nearest pixel of the layer below (halves to even), whose taps
-    follow; samples outside of its output are dropped. All groups of a layer are followed.
+    Attributes:
+        cells: ``(n, 2)``, the output pixels of the windows as (x, y).
+        points: ``(n, G, P, 2)``, where their taps sample, as (x, y) in pixels of the map.
+        weights: ``(n, G, P)``, products of the masks on the way.
+    """
+
+    cells: Tensor
+    points: Tensor
+    weights: Tensor
+
+
+def trace(levels: Sequence[Sampling], target: tuple[int, int], image: int = 0) -> list[Windows]:
+    """The windows that an output pixel is made of, through several layers one above the other.
+
+    Each sample is rounded to the nearest pixel of the layer below (halves to even), whose window
+    follows; samples outside of its output are dropped. All groups of a layer are followed.
 
     Args:
         levels: calls on windows, the topmost first; each one works on what the next one gives, if
@@ -207,13 +220,12 @@ def compose(
         image: index in the batch.
 
     Returns:
-        For each level the locations ``(n, 2)`` as (x, y) in pixels of its input, and the product of
-        the masks on the way ``(n,)``.
+        The windows of each level.
 
     Raises:
         ValueError: a level is a RoI pooling, or the target lies outside of the map.
     """
-    results = []
+    results: list[Windows] = []
     device = levels[0].locations.device if levels else None
     cells = torch.tensor([[target[1], target[0]]], device=device)
     weights = torch.ones(1, device=device)
@@ -222,19 +234,39 @@ def compose(
             raise ValueError(f"levels: expected windows, got {level.operator} of {level.layer!r}")
         height, width = level.locations.shape[1:3]
         if number:
-            points = map_to_image(results[-1][0], levels[number - 1].map_size, (height, width))
+            above = results[-1].points.flatten(0, 2)
+            points = map_to_image(above, levels[number - 1].map_size, (height, width))
             cells = points.round().long()
         inside = ((cells >= 0) & (cells < cells.new_tensor([width, height]))).all(1)
         if not number and not inside.all():
             raise ValueError(f"target: expected a pixel of {height}x{width}, got {target}")
         cells, weights = cells[inside], weights[inside]
-        points = level.locations[image, cells[:, 1], cells[:, 0]].flatten(1, 2)
-        factors = points.new_ones(points.shape[:2])
+        points = level.locations[image, cells[:, 1], cells[:, 0]]
+        factors = points.new_ones(points.shape[:-1])
         if level.weights is not None:
-            factors = level.weights[image, cells[:, 1], cells[:, 0]].flatten(1, 2)
-        weights = (weights[:, None] * factors).flatten()
-        results.append((points.flatten(0, 1), weights))
+            factors = level.weights[image, cells[:, 1], cells[:, 0]]
+        results.append(Windows(cells, points, weights[:, None, None] * factors))
+        weights = results[-1].weights.flatten()
     return results
+
+
+def compose(
+    levels: Sequence[Sampling], target: tuple[int, int], image: int = 0
+) -> list[tuple[Tensor, Tensor]]:
+    """What an output pixel samples through several layers, one above the other.
+
+    Args:
+        levels, target, image: as in :func:`trace`, which also gives the windows.
+
+    Returns:
+        For each level the locations ``(n, 2)`` as (x, y) in pixels of its input, and the product of
+        the masks on the way ``(n,)``.
+
+    Raises:
+        ValueError: as :func:`trace`.
+    """
+    traced = trace(levels, target, image)
+    return [(found.points.flatten(0, 2), found.weights.flatten()) for found in traced]
 
 
 def check_image(image: Tensor) -> None:
