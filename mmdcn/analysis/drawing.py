@@ -279,9 +279,9 @@ def draw_dots(
     if strength is None:
         return panel.scatter(*places.T, s=size, c=color, linewidths=0, alpha=0.7)
     order = strength.argsort()
-    return panel.scatter(
-        *places[order].T, s=size[order], c=strength[order], cmap="viridis", vmin=0, linewidths=0
-    )
+    shown = panel.scatter(*places[order].T, s=size[order], c=strength[order], linewidths=0)
+    shown.set(cmap="viridis", clim=(0, float(strength.max()) if len(strength) else 1.0))
+    return shown
 
 
 def draw_bins(panel: Axes, boxes: Tensor, strength: Tensor) -> LineCollection:
@@ -290,6 +290,7 @@ def draw_bins(panel: Axes, boxes: Tensor, strength: Tensor) -> LineCollection:
     corners = boxes[:, [0, 1, 2, 1, 2, 3, 0, 3, 0, 1]].reshape(-1, 5, 2).numpy()
     lines = LineCollection(corners[order], cmap="viridis", linewidths=1.1)
     lines.set_array(strength[order].numpy())
+    lines.set_clim(0, float(strength.max()) if len(strength) else 1.0)
     return panel.add_collection(lines)
 
 

@@ -111,12 +111,12 @@ class EffectiveSampling:
         sampling: the locations and masks.
         total: gradient of the node with respect to the locations, ``(..., 2)`` as (x, y), per pixel
             of the map. Layers above adapt their own offsets and masks to what they get.
-        direct: the same with all predicted offsets and masks held.
+        direct: the same with all predicted offsets and masks held; None unless wanted.
     """
 
     sampling: Sampling
     total: Tensor
-    direct: Tensor
+    direct: Tensor | None
 
     def strength(self, kind: str = "total") -> Tensor:
         """Length of the gradient, ``locations.shape[:-1]``."""
@@ -129,6 +129,7 @@ def effective_sampling(
     node: Node,
     plain: Collection[str] = (),
     layers: Collection[str] | None = None,
+    direct: bool = True,
 ) -> list[EffectiveSampling]:
     """Effective sampling and bin locations of all deformable layers that a node depends on.
 
@@ -139,6 +140,7 @@ def effective_sampling(
         model, image, node: as in :func:`receptive_field`.
         plain: names of plain convolutions that are treated as deformable ones without offsets.
         layers: names of the layers that are wanted; None means all.
+        direct: whether the direct gradients are wanted, too, which takes as long again.
 
     Returns:
         In the order of the calls; layers that the node does not depend on have zero gradients.
@@ -174,14 +176,15 @@ def effective_sampling(
             )
 
     found, total = gradients(False, 0.0)
-    _, direct = gradients(True, 0.0)
     whole = [sampling.locations == sampling.locations.round() for sampling in found]
-    if any(where.any() for where in whole):
-        _, below = gradients(False, -_STEP)
-        _, below_direct = gradients(True, -_STEP)
-        total = _mean_where(whole, total, below)
-        direct = _mean_where(whole, direct, below_direct)
-    return [EffectiveSampling(*parts) for parts in zip(found, total, direct, strict=True)]
+    with_kinks = any(where.any() for where in whole)
+
+    def smoothed(freeze: bool, values: Sequence[Tensor]) -> Sequence[Tensor]:
+        return _mean_where(whole, values, gradients(freeze, -_STEP)[1]) if with_kinks else values
+
+    total = smoothed(False, total)
+    held = smoothed(True, gradients(True, 0.0)[1]) if direct else [None] * len(found)
+    return [EffectiveSampling(*parts) for parts in zip(found, total, held, strict=True)]
 
 
 _STEP = 2.0**-10  # pixels: from a whole one into the cell before it

@@ -234,8 +234,11 @@ class Subject:
             _, found = record(self.model, lambda: self.model.test_step(data))
         return found
 
-    def sampling(self, node: Node, plain: Collection[str] = ()) -> list[EffectiveSampling]:
-        return effective_sampling(_Part(self.model, node.run), self.inputs, node.scalar, plain)
+    def sampling(
+        self, node: Node, plain: Collection[str] = (), direct: bool = True
+    ) -> list[EffectiveSampling]:
+        part = _Part(self.model, node.run)
+        return effective_sampling(part, self.inputs, node.scalar, plain, direct=direct)
 
     def receptive_field(self, node: Node) -> Tensor:
         field = receptive_field(_Part(self.model, node.run), self.inputs, node.scalar)[0]
