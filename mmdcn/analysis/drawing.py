@@ -251,7 +251,7 @@ def draw_image(panel: Axes, subject: Subject) -> None:
 def draw_node(panel: Axes, node: Node) -> None:
     """The outline of a node's object, and a cross at its place."""
     if node.shape is not None and 0 < node.shape.float().mean() < 1:
-        panel.contour(node.shape, [0.5], colors="white", linewidths=0.8)
+        panel.contour(node.shape.numpy(), [0.5], colors="white", linewidths=0.8)
     panel.plot(*node.place, "+", color="lime", markersize=9, markeredgewidth=1.6)
 
 
@@ -262,6 +262,7 @@ def draw_dots(
     strength: Tensor | None = None,
     color: str | None = None,
     largest: float = 10.0,
+    **colours: Any,
 ) -> PathCollection:
     """Samples as dots, those that the node depends on most above the others.
 
@@ -272,23 +273,27 @@ def draw_dots(
         strength: ``(n,)``, colours of the dots; without it they have `color`.
         color: of all.
         largest: area of the largest dot in square points.
+        colours: `cmap` and `norm` of the strengths, instead of viridis from 0 on.
     """
     size = torch.full((len(places),), 0.4 * largest)
     if masks is not None and len(masks):
         size = largest * (0.1 + 0.9 * masks.abs() / masks.abs().max().clamp(min=1e-12))
     if strength is None:
-        return panel.scatter(*places.T, s=size, c=color, linewidths=0, alpha=0.7)
+        return panel.scatter(*places.T.numpy(), s=size.numpy(), c=color, linewidths=0, alpha=0.7)
     order = strength.argsort()
-    shown = panel.scatter(*places[order].T, s=size[order], c=strength[order], linewidths=0)
-    shown.set(cmap="viridis", clim=(0, float(strength.max()) if len(strength) else 1.0))
+    x, y, size, values = (part.numpy() for part in (*places[order].T, size[order], strength[order]))
+    shown = panel.scatter(x, y, s=size, c=values, linewidths=0)
+    shown.set(**{"cmap": "viridis", **colours})
+    shown.set_clim(0, float(strength.max()) if len(strength) else 1.0)
     return shown
 
 
-def draw_bins(panel: Axes, boxes: Tensor, strength: Tensor) -> LineCollection:
-    """Outlines of bins ``(n, 4)``, coloured by strength ``(n,)``."""
+def draw_bins(panel: Axes, boxes: Tensor, strength: Tensor, **colours: Any) -> LineCollection:
+    """Outlines of bins ``(n, 4)``, coloured by strength ``(n,)``; `colours` as in `draw_dots`."""
     order = strength.argsort()
     corners = boxes[:, [0, 1, 2, 1, 2, 3, 0, 3, 0, 1]].reshape(-1, 5, 2).numpy()
-    lines = LineCollection(corners[order], cmap="viridis", linewidths=1.1)
+    colours = {"cmap": "viridis", "linewidths": 1.1, **colours}
+    lines = LineCollection(corners[order], **colours)
     lines.set_array(strength[order].numpy())
     lines.set_clim(0, float(strength.max()) if len(strength) else 1.0)
     return panel.add_collection(lines)
@@ -297,11 +302,11 @@ def draw_bins(panel: Axes, boxes: Tensor, strength: Tensor) -> LineCollection:
 def draw_field(panel: Axes, finding: Finding) -> AxesImage:
     """The effective receptive field over the image."""
     field = finding.field / finding.field.max().clamp(min=1e-30)
-    return panel.imshow(field.sqrt(), cmap="inferno", alpha=0.75, vmin=0, vmax=1)
+    return panel.imshow(field.sqrt().numpy(), cmap="inferno", alpha=0.75, vmin=0, vmax=1)
 
 
 def draw_region(panel: Axes, subject: Subject, region: SaliencyRegion) -> None:
     """The image where the region keeps it, and grey elsewhere."""
     height, width = subject.size
-    masked = np.where(region.mask[..., None], subject.picture, 110)
+    masked = np.where(region.mask.numpy()[..., None], subject.picture, 110)
     panel.imshow(masked, extent=(-0.5, width - 0.5, height - 0.5, -0.5))

@@ -33,7 +33,7 @@ CSS = """
 .panel h2 { font-size: 13px; font-weight: 600; margin: 0 0 3px; }
 .panel img { display: block; max-width: 100%; max-height: 33vh; }
 .panel .missing { border: 1px dashed currentColor; opacity: .55; border-radius: 4px;
-    padding: 12px; font-size: 12px; }
+    padding: 12px; font-size: 12px; min-height: 30vh; }
 .panel figcaption { font-size: 11px; line-height: 1.3; margin-top: 3px; overflow-wrap: anywhere; }
 .panel .bar { display: flex; align-items: center; gap: 5px; font-size: 11px; margin-top: 4px; }
 .panel .bar i { flex: 1; height: 9px; border-radius: 2px; }
@@ -291,7 +291,10 @@ def build(explorer: Explorer, images: Sequence[str] = (), threshold: float = 0.3
 
         # Nothing here is for other programs. Turns of the models are taken by the explorer, so that
         # a search, which passes them on, does not keep other tabs waiting.
-        free = dict(api_visibility="private", concurrency_limit=None, show_progress="minimal")
+        free = dict(
+            api_visibility="private", concurrency_limit=None,
+            show_progress="minimal", trigger_mode="always_last",
+        )  # fmt: skip
         watched = dict(show_progress_on=shown[0])
         page.load(on_start, [image, *controls], everything, **free, **watched)
         image.input(on_image, [image, *controls], everything, **free, **watched)
@@ -299,13 +302,13 @@ def build(explorer: Explorer, images: Sequence[str] = (), threshold: float = 0.3
         model.input(on_model, [model, *controls], everything, **free, **watched)
         shown[0].click(on_click, [target, *controls], everything, **free, **watched)
         objects.input(on_object, [objects, *controls], everything, **free, **watched)
-        quiet = {**free, "show_progress": "hidden", "trigger_mode": "always_last"}
+        quiet = {**free, "show_progress": "hidden"}
         score.input(on_score, controls, [shown[0], objects], **quiet)
         for slider in (layer, levels):
             slider.input(on_layer, controls, shown[1:3], **quiet)
         search.click(
             on_search, None, [line, shown[4], numbers],
-            **{**free, "show_progress": "full"}, show_progress_on=shown[4],
+            **{**free, "show_progress": "full", "trigger_mode": "once"}, show_progress_on=shown[4],
         )  # fmt: skip
 
         def on_leave(request: gr.Request):

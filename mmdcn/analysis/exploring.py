@@ -267,12 +267,11 @@ class Explorer:
         """
         subject = self._known(tab)
         height, width = subject.image.shape[:2]
-        px, py = x * width - 0.5, y * height - 0.5
         if objects and hasattr(subject.model, "roi_head"):
-            hit = object_at(subject, px, py, view.threshold)
+            hit = object_at(subject, x * width - 0.5, y * height - 0.5, view.threshold)
             if hit is not None:
                 return self.ask(tab, lambda: subject.detection(hit, view.threshold))
-        pixel = min(max(round(px), 0), width - 1), min(max(round(py), 0), height - 1)
+        pixel = min(max(int(x * width), 0), width - 1), min(max(int(y * height), 0), height - 1)
         return self.ask(tab, lambda: subject.point(*pixel, view.threshold))
 
     def choose(self, tab: Tab, index: int, view: View) -> None:

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
+from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
@@ -21,7 +22,9 @@ from .drawing import Finding
 from .subject import Subject
 
 SIDE = 640  # pixels of the longer side of a panel's picture, about twice as many as it takes up
-DOT = 30.0  # area of the largest dot in square points
+DOT = 60.0  # area of the largest dot in square points
+DIM = 0.45  # brightness of the image under dots and bins
+UNIT = f"{drawing.STRENGTH_UNIT} (√ scale)"
 
 
 @dataclasses.dataclass
@@ -75,7 +78,14 @@ def empty_panels() -> list[Panel]:
     ]
 
 
-def _paint(subject: Subject, draw: Callable[[Axes], Any]) -> tuple[bytes, Any]:
+def _strengths() -> dict[str, Any]:
+    """Colours of strengths: bright at both ends; a few samples have much more than most."""
+    return dict(cmap="spring", norm=PowerNorm(0.5))
+
+
+def _paint(
+    subject: Subject, draw: Callable[[Axes], Any], brightness: float = 1.0
+) -> tuple[bytes, Any]:
     """The image with something drawn onto it, as a PNG, and what `draw` returns."""
     height, width = subject.size
     scale = SIDE / max(height, width)
@@ -84,6 +94,8 @@ def _paint(subject: Subject, draw: Callable[[Axes], Any]) -> tuple[bytes, Any]:
     panel = figure.add_axes((0, 0, 1, 1))
     panel.axis("off")
     drawing.draw_image(panel, subject)
+    panel.images[0].set_alpha(brightness)
+    figure.set_facecolor("black")
     result = draw(panel)
     _fit(panel, subject)
     file = io.BytesIO()
@@ -197,14 +209,16 @@ def samples(subject: Subject, finding: Finding, layer: int, levels: int) -> Pane
 
     def draw(panel: Axes) -> ScalarMappable:
         drawing.draw_node(panel, finding.node)
-        return drawing.draw_dots(panel, found.places, found.weights, found.strengths, largest=DOT)
+        return drawing.draw_dots(
+            panel, found.places, found.weights, found.strengths, largest=DOT, **_strengths()
+        )
 
-    picture, shown = _paint(subject, draw)
+    picture, shown = _paint(subject, draw, DIM)
     names = found.layers
     way = names[0] if len(names) == 1 else f"{names[0]} … {names[-1]}"
     count = f"{len(names)} layer{'s' if len(names) > 1 else ''}"
     note = f"{len(found.places)} samples through {count}: {way}; dot size: mask"
-    return Panel(title, picture, note, _bar(shown, drawing.STRENGTH_UNIT))
+    return Panel(title, picture, note, _bar(shown, UNIT))
 
 
 def whole_layer(subject: Subject, finding: Finding, layer: int) -> Panel:
@@ -216,22 +230,24 @@ def whole_layer(subject: Subject, finding: Finding, layer: int) -> Panel:
         title, note = "All samples of the layer", f"{len(places)} samples of {name}; dot size: mask"
 
         def draw(panel: Axes) -> ScalarMappable:
-            return drawing.draw_dots(panel, places, masks, strength, largest=DOT / 2)
+            return drawing.draw_dots(
+                panel, places, masks, strength, largest=DOT / 2, **_strengths()
+            )
 
     else:
         boxes, strength = drawing.bins_of(subject, item)
         title, note = "All bins of the layer", f"{len(boxes)} bins of {name}"
 
         def draw(panel: Axes) -> ScalarMappable:
-            return drawing.draw_bins(panel, boxes, strength)
+            return drawing.draw_bins(panel, boxes, strength, linewidths=2.5, **_strengths())
 
     def draw_all(panel: Axes) -> ScalarMappable:
         shown = draw(panel)
         drawing.draw_node(panel, finding.node)
         return shown
 
-    picture, shown = _paint(subject, draw_all)
-    return Panel(title, picture, note, _bar(shown, drawing.STRENGTH_UNIT))
+    picture, shown = _paint(subject, draw_all, DIM)
+    return Panel(title, picture, note, _bar(shown, UNIT))
 
 
 def field(subject: Subject, finding: Finding) -> Panel:
@@ -263,6 +279,8 @@ def region(subject: Subject, finding: Finding) -> Panel:
 
 def numbers(subject: Subject, finding: Finding) -> list[tuple[str, str]]:
     """What the page says about a node: names and values, shares of what lies inside its object."""
+    if finding.node.shape is None and finding.region is None:
+        return [("object", "none there")]
     with torch.no_grad():
         values = drawing.inside(subject, finding)
     names = {

@@ -130,7 +130,7 @@ def test_panels_show_the_image_alone(explorer, tab):
     for panel in shown[1:4]:
         assert panel.bar.unit and float(panel.bar.low) == 0 < float(panel.bar.high)
     # Outside of what is drawn, the picture is the image: its corner, for instance.
-    corner = cv2.imdecode(np.frombuffer(shown[1].picture, np.uint8), cv2.IMREAD_COLOR)[1, 1]
+    corner = cv2.imdecode(np.frombuffer(shown[0].picture, np.uint8), cv2.IMREAD_COLOR)[1, 1]
     assert np.abs(corner.astype(int) - tab.subject.picture[0, 0, ::-1].astype(int)).max() <= 2
 
 
@@ -143,7 +143,7 @@ def test_dots_lie_where_the_samples_are(explorer, tab, monkeypatch):
     monkeypatch.setattr(drawing, "draw_node", lambda *args: None)
     layer = len(finding.layers) - 1
     with_dot = panels.samples(subject, finding, layer, 1).picture
-    blank, _ = panels._paint(subject, lambda panel: None)
+    blank, _ = panels._paint(subject, lambda panel: None, panels.DIM)
     with_dot, blank = (
         cv2.imdecode(np.frombuffer(p, np.uint8), cv2.IMREAD_COLOR).astype(int)
         for p in (with_dot, blank)
