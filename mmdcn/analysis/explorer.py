@@ -24,7 +24,8 @@ OBJECT, PIXEL = "the object there", "the pixel itself"
 
 CSS = """
 .gradio-container { max-width: 1500px !important; padding: 0 !important; }
-.gradio-container main { padding: 8px 16px !important; }
+.gradio-container .main.fillable, .gradio-container .html-container { padding: 0 !important; }
+.gradio-container main { padding: 10px 16px !important; }
 .gradio-container .column, .gradio-container .row { gap: 8px; }
 #controls .block { padding: 5px 10px; }
 #controls button { min-height: 32px; }
