@@ -32,7 +32,7 @@ CSS = """
 #title h1 { font-size: 17px; font-weight: 600; margin: 0; }
 .panel { margin: 0; min-height: 120px; }
 .panel h2 { font-size: 13px; font-weight: 600; margin: 0 0 3px; }
-.panel img { display: block; max-width: 100%; max-height: 33vh; }
+.panel img { display: block; max-width: 100%; max-height: 37vh; }
 .panel .missing { border: 1px dashed currentColor; opacity: .55; border-radius: 4px;
     padding: 12px; font-size: 12px; min-height: 30vh; }
 .panel figcaption { font-size: 11px; line-height: 1.3; margin-top: 3px; overflow-wrap: anywhere; }
@@ -40,9 +40,13 @@ CSS = """
 .panel .bar i { flex: 1; height: 9px; border-radius: 2px; }
 .panel .unit { font-size: 11px; text-align: center; }
 .panel .legend span { display: inline-block; width: 10px; height: 10px; margin: 0 4px 0 8px; }
+#region .translucent { inset: 20px 0 0 0 !important; height: auto !important; display: flex;
+    flex-direction: column; justify-content: center; font-size: 12px; }
+#region .translucent .progress-text { position: static !important; transform: none !important; }
+#region .translucent .progress-level { height: auto !important; }
 #prediction img { cursor: crosshair; }
-.numbers { font-size: 12px; border-collapse: collapse; width: 100%; }
-.numbers td { border: none; padding: 2px 4px; }
+.numbers { font-size: 12px; border: none !important; border-collapse: collapse; width: 100%; }
+.numbers td { border: none !important; padding: 2px 4px; }
 .numbers tr { border-bottom: 1px solid var(--border-color-primary); }
 .numbers td:last-child { text-align: right; font-variant-numeric: tabular-nums; }
 .status { font-size: 12px; line-height: 1.35; overflow-wrap: anywhere; }
