@@ -47,7 +47,8 @@ CSS = """
 #prediction img { cursor: crosshair; }
 .numbers { font-size: 12px; border: none !important; border-collapse: collapse; width: 100%; }
 .numbers td { border: none !important; padding: 2px 4px; }
-.numbers tr { border-bottom: 1px solid var(--border-color-primary); }
+.numbers tr { border: 0 solid var(--border-color-primary) !important;
+    border-bottom-width: 1px !important; }
 .numbers td:last-child { text-align: right; font-variant-numeric: tabular-nums; }
 .status { font-size: 12px; line-height: 1.35; overflow-wrap: anywhere; }
 .status.problem { color: #b3261e; font-weight: 600; }
