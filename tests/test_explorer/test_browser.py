@@ -102,7 +102,8 @@ def open_tab(browser, server):
 
 def click(tab, x, y):
     """Click a pixel of the prediction, and wait until the panels are about what is there."""
-    tab.wait_for_timeout(500)  # no person is as fast as Gradio's client, which closes its stream now
+    # Gradio's client closes its stream of answers now; a click in this moment may have to wait.
+    tab.wait_for_timeout(500)
     before = tab.locator("#field").inner_html()
     box = tab.locator("#prediction img").bounding_box()
     scale = box["width"] / 96
