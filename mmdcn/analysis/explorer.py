@@ -149,9 +149,13 @@ def build(explorer: Explorer, images: Sequence[str] = (), threshold: float = 0.3
                     [OBJECT, PIXEL], value=OBJECT, label="A click asks about", elem_id="target",
                     visible=any(hasattr(m.model, "roi_head") for m in explorer.models),
                 )  # fmt: skip
-                objects = gr.Dropdown([], value=None, label="Or choose an object", elem_id="object")
+                detects = any(item.scope == "mmdet" for item in explorer.models)
+                objects = gr.Dropdown(
+                    [], value=None, label="Or choose an object", elem_id="object", visible=detects
+                )
                 score = gr.Slider(
                     0.05, 1, threshold, step=0.05, label="Lowest score", elem_id="score",
+                    visible=detects,
                 )  # fmt: skip
                 layer = gr.Slider(
                     1, 2, 1, step=1, label="Layer", interactive=False, elem_id="layer"

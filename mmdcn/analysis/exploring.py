@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import collections
-import contextlib
 import dataclasses
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +19,7 @@ from . import drawing, panels
 from .drawing import Finding
 from .panels import Panel
 from .subject import Node, Subject
+from .turns import Turns
 
 LARGEST_IMAGE = 20_000_000  # pixels of a file; more are not decoded
 LARGEST_SHOWN = 2_000_000  # pixels; an image with more is made smaller
@@ -82,49 +81,6 @@ def shrink(image: np.ndarray, most: int = LARGEST_SHOWN) -> np.ndarray:
     factor = (most / (height * width)) ** 0.5
     size = max(int(width * factor), 1), max(int(height * factor), 1)
     return cv2.resize(image, size, interpolation=cv2.INTER_AREA)
-
-
-class Turns:
-    """A lock that is given to those who wait for it in the order in which they came.
-
-    A long search passes it on between its steps, which an ordinary lock would not do: that is taken
-    again before anybody else wakes up.
-    """
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._waiting: collections.deque[threading.Lock] = collections.deque()
-        self._taken = False
-
-    def acquire(self) -> None:
-        with self._lock:
-            if not self._taken:
-                self._taken = True
-                return
-            mine = threading.Lock()
-            mine.acquire()
-            self._waiting.append(mine)
-        mine.acquire()
-
-    def release(self) -> None:
-        with self._lock:
-            if self._waiting:
-                self._waiting.popleft().release()
-            else:
-                self._taken = False
-
-    def pass_on(self) -> None:
-        """Let those who wait have it first. The caller holds it before and after."""
-        self.release()
-        self.acquire()
-
-    @contextlib.contextmanager
-    def mine(self) -> Iterator[None]:
-        self.acquire()
-        try:
-            yield
-        finally:
-            self.release()
 
 
 @dataclasses.dataclass

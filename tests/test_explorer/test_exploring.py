@@ -11,7 +11,8 @@ import torch
 from suites.compare import NATIVE_ONLY
 
 from mmdcn.analysis import drawing, exploring, panels
-from mmdcn.analysis.exploring import Explorer, Model, Problem, Stopped, Tab, Turns, View
+from mmdcn.analysis.exploring import Explorer, Model, Problem, Stopped, Tab, View
+from mmdcn.analysis.turns import Turns
 
 pytestmark = [NATIVE_ONLY, pytest.mark.slow]
 LOW = View(threshold=0.05)
