@@ -1,8 +1,10 @@
 # make demo       train, evaluate and draw a deformable Mask R-CNN; does all its own set-up
 # make demo-seg   the same for semantic segmentation, with a deformable UPerNet
 #                 (BACKBONE=internimage puts an InternImage in the place of the ResNet)
+# make explore    see in a browser what the detector of make demo looks at (EXPLORE_ARGS="--port 8000")
 # make test       the test suite; does all its own set-up
 # make test-long  the tests that take minutes each: CUDA kernels without a GPU, fault campaigns
+# make test-browser  the tests of the explorer's page, in a Chromium that is installed
 # make test-classic  all tests that use OpenMMLab, with its original packages (in .venv-classic)
 # make test-matrix   the operator tests with other versions of Python and torch (in .venvs, which
 #                    are deleted afterwards; MATRIX="3.12:2.13.0 ..." picks them, KEEP=1 keeps them)
@@ -57,8 +59,8 @@ DEMO_DATA := data/deformed_shapes
 NATIVE := $(shell find mmdcn/csrc -type f)
 LINTED := setup.py mmdcn tools configs tests benchmarks docs examples release requirements
 
-.PHONY: help wheel wheel-aarch64 demo demo-seg test test-long test-classic test-matrix docs \
-    sanitize env build data lint format clean
+.PHONY: help wheel wheel-aarch64 demo demo-seg explore test test-long test-browser test-classic \
+    test-matrix docs sanitize env build data lint format clean
 
 help:
 	@sed -n '/^#/!q; s/^# \{0,1\}//p' Makefile
@@ -99,6 +101,16 @@ $(STAMPS)/dev: requirements/dev.txt $(STAMPS)/torch
 $(STAMPS)/docs: requirements/docs.txt requirements/constraints.txt $(STAMPS)/torch
 	$(call say,Installing the documentation tools (10 s))
 	@$(call step,docs) $(PIP) -r requirements/docs.txt $(CONSTRAINTS)
+	@touch $@
+
+$(STAMPS)/explore: requirements/explore.txt requirements/constraints.txt $(STAMPS)/openmmlab
+	$(call say,Installing Gradio (20 s))
+	@$(call step,explore) $(PIP) -r requirements/explore.txt $(CONSTRAINTS)
+	@touch $@
+
+$(STAMPS)/browser: requirements/browser.txt $(STAMPS)/explore
+	$(call say,Installing Playwright (10 s))
+	@$(call step,browser) $(PIP) -r requirements/browser.txt $(CONSTRAINTS)
 	@touch $@
 
 $(STAMPS)/mmdcn: setup.py pyproject.toml $(NATIVE) $(STAMPS)/torch
@@ -153,6 +165,13 @@ demo-seg: env data
 	@printf '\nThe IoU of each class stands above. Annotations and predictions of 8 images:\n  %s\n' \
 	    "$(CURDIR)/$(SEG_WORK)/results.png"
 
+explore: env data $(STAMPS)/explore
+	@[ -s $(DEMO_WORK)/last_checkpoint ] \
+	    || { echo 'error: the demo has no checkpoint yet; first: make demo$(again)' >&2; exit 1; }
+	$(call say,Starting the explorer (10 s))
+	@$(BIN)/python tools/explore.py $(DEMO_CONFIG) "$$(cat $(DEMO_WORK)/last_checkpoint)" \
+	    $(DEMO_DATA)/val $(EXPLORE_ARGS)
+
 docs: env $(STAMPS)/docs
 	$(call say,Building the documentation (20 s))
 	@$(call step,sphinx) $(BIN)/python -m sphinx -W --keep-going -q docs docs/_build/html
@@ -169,6 +188,17 @@ test: env $(STAMPS)/dev $(STAMPS)/docs
 test-long: env $(STAMPS)/dev $(STAMPS)/docs
 	$(call say,Running the tests that take minutes each (15-30 min on 2 cores))
 	@$(PYTEST) -m long $(PYTEST_ARGS)
+
+# A Chromium of the machine; one of one's own: CHROMIUM=/path/to/chrome.
+CHROMIUM ?= $(firstword $(foreach name,chromium chromium-browser google-chrome google-chrome-stable, \
+    $(shell command -v $(name))))
+
+test-browser: env $(STAMPS)/dev $(STAMPS)/browser
+	@[ -n "$(CHROMIUM)" ] || { echo 'error: no Chromium found; install one, with apt-get install' \
+	    'chromium for instance, or say where it is with CHROMIUM=...' >&2; exit 1; }
+	$(call say,Running the tests of the page (1 min))
+	@CHROMIUM="$(CHROMIUM)" OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m browser \
+	    tests/test_explorer $(PYTEST_ARGS)
 
 # Nothing in these folders imports a package of OpenMMLab.
 WITHOUT_OPENMMLAB := $(addprefix tests/test_,ops cuda examples)

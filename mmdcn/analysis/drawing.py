@@ -8,15 +8,19 @@ from typing import Any
 import numpy as np
 import torch
 from matplotlib.axes import Axes
-from matplotlib.collections import LineCollection
+from matplotlib.collections import LineCollection, PathCollection
+from matplotlib.image import AxesImage
 from torch import Tensor
 
-from .effective import EffectiveSampling, compose
+from .effective import EffectiveSampling, trace
 from .saliency import SaliencyRegion
 from .subject import Node, Subject
 
 COLUMNS = ("prediction", "samples", "strength", "receptive field", "region")
 LEVELS = 3  # layers whose samples are followed
+STRENGTH_UNIT = "|gradient| per pixel of the input"
+FIELD_UNIT = "√(gradient / maximum)"
+MOST_SAMPLES = 100_000  # that are followed: each layer multiplies them by its groups and taps
 
 
 @dataclasses.dataclass
@@ -36,23 +40,85 @@ class Finding:
     region: SaliencyRegion | None = None
 
 
-def followed(subject: Subject, finding: Finding) -> tuple[Tensor, Tensor]:
-    """Where the last windows that the node depends on sample, one followed into the next.
+@dataclasses.dataclass
+class Followed:
+    """Samples that a node's place is made of, those of one layer followed into the next.
 
-    Returns:
-        Locations ``(n, 2)`` as (x, y) in pixels of the input, and products of the masks ``(n,)``.
+    Attributes:
+        layers: names of the layers, the topmost first.
+        places: ``(n, 2)`` as (x, y) in pixels of the input, where the last of the layers samples.
+        weights: ``(n,)``, products of the masks on the way.
+        strengths: ``(n,)``, how much the node depends on each: the length of the gradient, per
+            pixel of the input.
     """
-    levels = [item.sampling for item in finding.layers if item.sampling.is_window][-LEVELS:][::-1]
-    if not levels:
-        return torch.zeros(0, 2), torch.zeros(0)
+
+    layers: list[str]
+    places: Tensor
+    weights: Tensor
+    strengths: Tensor
+
+
+def windows(finding: Finding) -> list[EffectiveSampling]:
+    """The layers of a finding that have windows, in their order."""
+    return [item for item in finding.layers if item.sampling.is_window]
+
+
+def followed(
+    subject: Subject, finding: Finding, top: int | None = None, levels: int = LEVELS
+) -> Followed:
+    """The samples that the node's place is made of.
+
+    Args:
+        subject, finding: the model with its image, and what was found out about a node.
+        top: index in :func:`windows` of the layer to begin with; None means the last.
+        levels: how many layers are followed at most, each into the one before it. They are fewer
+            where there would be more than :data:`MOST_SAMPLES` samples.
+
+    Raises:
+        IndexError: there is no such layer.
+    """
+    items = windows(finding)
+    if not items and top is None:
+        return Followed([], torch.zeros(0, 2), torch.zeros(0), torch.zeros(0))
+    top = len(items) - 1 if top is None else top
+    if not 0 <= top < len(items):
+        raise IndexError(f"top: expected one of {len(items)} layers with windows, got {top}")
+    chosen, samples = [], 1
+    for item in items[top::-1][:levels]:
+        samples *= item.sampling.locations.shape[3:5].numel()
+        if chosen and samples > MOST_SAMPLES:
+            break
+        chosen.append(item)
     size = subject.inputs.shape[2:]
-    height, width = levels[0].locations.shape[1:3]
+    height, width = chosen[0].sampling.locations.shape[1:3]
     x, y = finding.node.place
     column = min(max(int((x + 0.5) * width / size[1]), 0), width - 1)
     row = min(max(int((y + 0.5) * height / size[0]), 0), height - 1)
-    points, weights = compose(levels, (row, column))[-1]
-    last = dataclasses.replace(levels[-1], locations=points)
-    return last.in_image(tuple(size)).cpu(), weights.cpu()
+    found = trace([item.sampling for item in chosen], (row, column))[-1]
+    item = chosen[-1]
+    last = dataclasses.replace(item.sampling, locations=found.points.flatten(0, 2))
+    strength = (item.total[0] / _stride(subject, item)).norm(dim=-1)
+    return Followed(
+        [item.sampling.layer for item in chosen],
+        last.in_image(tuple(size)).cpu(),
+        found.weights.flatten().cpu(),
+        strength[found.cells[:, 1], found.cells[:, 0]].flatten().cpu(),
+    )
+
+
+def samples_of(subject: Subject, item: EffectiveSampling) -> tuple[Tensor, Tensor, Tensor]:
+    """The samples of a layer with windows on which the node depends.
+
+    Returns:
+        Locations ``(n, 2)`` as (x, y) in pixels of the input, masks ``(n,)``, which are 1 where the
+        layer has none, and gradients per pixel of the input ``(n,)``.
+    """
+    strength = (item.total / _stride(subject, item)).norm(dim=-1)
+    kept = strength > 0
+    masks = item.sampling.weights
+    masks = torch.ones_like(strength) if masks is None else masks
+    places = item.sampling.in_image(tuple(subject.inputs.shape[2:]))
+    return places[kept].cpu(), masks[kept].cpu(), strength[kept].cpu()
 
 
 def strengths(subject: Subject, finding: Finding) -> tuple[Tensor, Tensor]:
@@ -62,27 +128,26 @@ def strengths(subject: Subject, finding: Finding) -> tuple[Tensor, Tensor]:
         Locations ``(n, 2)`` as (x, y) in pixels of the input, and gradients per pixel of the input
         ``(n,)``; those of 0 are left out.
     """
-    places, values = [torch.zeros(0, 2)], [torch.zeros(0)]
-    for item in finding.layers:
-        if item.sampling.is_window:
-            strength = (item.total / _stride(subject, item)).norm(dim=-1)
-            kept = strength > 0
-            places.append(item.sampling.in_image(tuple(subject.inputs.shape[2:]))[kept].cpu())
-            values.append(strength[kept].cpu())
+    found = [samples_of(subject, item) for item in windows(finding)]
+    places = [torch.zeros(0, 2), *(places for places, _, _ in found)]
+    values = [torch.zeros(0), *(strength for _, _, strength in found)]
     return torch.cat(places), torch.cat(values)
 
 
 def bins(subject: Subject, finding: Finding) -> tuple[Tensor, Tensor]:
     """Bins of the RoI poolings ``(n, 4)`` in pixels of the input, and their strengths ``(n,)``."""
-    boxes, values = [torch.zeros(0, 4)], [torch.zeros(0)]
-    for item in finding.layers:
-        if not item.sampling.is_window:
-            stride = _stride(subject, item)
-            start = item.sampling.in_image(tuple(subject.inputs.shape[2:]))
-            step = item.sampling.bin_sizes[:, None, None, None] * stride
-            boxes.append(torch.cat([start, start + step], -1).flatten(0, -2).cpu())
-            values.append((item.total / stride).norm(dim=-1).flatten().cpu())
-    return torch.cat(boxes), torch.cat(values)
+    found = [bins_of(subject, item) for item in finding.layers if not item.sampling.is_window]
+    boxes = [torch.zeros(0, 4), *(boxes for boxes, _ in found)]
+    return torch.cat(boxes), torch.cat([torch.zeros(0), *(values for _, values in found)])
+
+
+def bins_of(subject: Subject, item: EffectiveSampling) -> tuple[Tensor, Tensor]:
+    """Bins of one RoI pooling, as :func:`bins`."""
+    stride = _stride(subject, item)
+    start = item.sampling.in_image(tuple(subject.inputs.shape[2:]))
+    step = item.sampling.bin_sizes[:, None, None, None] * stride
+    boxes = torch.cat([start, start + step], -1).flatten(0, -2)
+    return boxes.cpu(), (item.total / stride).norm(dim=-1).flatten().cpu()
 
 
 def _stride(subject: Subject, item: EffectiveSampling) -> Tensor:
@@ -117,13 +182,13 @@ def inside(subject: Subject, finding: Finding) -> dict[str, Any]:
         return numbers
     boxes, bin_strength = bins(subject, finding)
     places, strength = strengths(subject, finding)
-    samples, weights = followed(subject, finding)
+    samples = followed(subject, finding)
     numbers |= dict(
         object_area=float(shape.float().mean()),
         receptive_field=share(finding.field, shape),
         strength=share(strength, at(places)),
         bin_strength=share(bin_strength, at((boxes[:, :2] + boxes[:, 2:]) / 2)),
-        samples=share(weights.abs(), at(samples)),
+        samples=share(samples.weights.abs(), at(samples.places)),
         region=None if region is None else share(region.mask.float(), shape),
     )
     return numbers
@@ -131,26 +196,17 @@ def inside(subject: Subject, finding: Finding) -> dict[str, Any]:
 
 def draw(axes: np.ndarray, subject: Subject, finding: Finding, title: str) -> None:
     """A row of panels, in the order of :data:`COLUMNS`, the last of which may be missing."""
-    height, width = subject.size
     for panel in axes:
-        panel.imshow(subject.picture, extent=(-0.5, width - 0.5, height - 0.5, -0.5))
-        panel.set_xlim(-0.5, width - 0.5)
-        panel.set_ylim(height - 0.5, -0.5)
-        panel.set_xticks([])
-        panel.set_yticks([])
-        if finding.node.shape is not None:
-            panel.contour(finding.node.shape, [0.5], colors="white", linewidths=0.8)
-        panel.plot(*finding.node.place, "+", color="lime", markersize=9, markeredgewidth=1.6)
+        draw_image(panel, subject)
+        draw_node(panel, finding.node)
     axes[0].set_title(f"{title}\n{finding.node.title}", fontsize=8)
     _draw_samples(axes[1], subject, finding)
     _draw_strengths(axes[2], subject, finding)
-    field = finding.field / finding.field.max().clamp(min=1e-30)
-    shown = axes[3].imshow(field.sqrt(), cmap="inferno", alpha=0.75, vmin=0, vmax=1)
-    axes[3].figure.colorbar(shown, ax=axes[3], fraction=0.046, label="√(gradient / maximum)")
+    shown = draw_field(axes[3], finding)
+    axes[3].figure.colorbar(shown, ax=axes[3], fraction=0.046, label=FIELD_UNIT)
     axes[3].set_title("effective receptive field", fontsize=8)
     if len(axes) > 4 and finding.region is not None:
-        masked = np.where(finding.region.mask[..., None], subject.picture, 110)
-        axes[4].imshow(masked, extent=(-0.5, width - 0.5, height - 0.5, -0.5))
+        draw_region(axes[4], subject, finding.region)
         axes[4].set_title(
             f"region: {finding.region.area:.1%} of the image,\nerror {finding.region.error:.3f}",
             fontsize=8,
@@ -158,12 +214,11 @@ def draw(axes: np.ndarray, subject: Subject, finding: Finding, title: str) -> No
 
 
 def _draw_samples(panel: Axes, subject: Subject, finding: Finding) -> None:
-    points, weights = followed(subject, finding)
-    size = weights.abs() / weights.abs().max().clamp(min=1e-12) if len(weights) else weights
-    panel.scatter(*points.T, s=1 + 9 * size, c="red", linewidths=0, alpha=0.7)
-    names = [x.sampling.layer for x in finding.layers if x.sampling.is_window][-LEVELS:]
+    found = followed(subject, finding)
+    draw_dots(panel, found.places, found.weights, color="red")
+    names = found.layers
     panel.set_title(
-        f"samples through {len(names)} layers by mask\nfrom {names[-1] if names else 'none'} down",
+        f"samples through {len(names)} layers by mask\nfrom {names[0] if names else 'none'} down",
         fontsize=8,
     )
 
@@ -171,19 +226,87 @@ def _draw_samples(panel: Axes, subject: Subject, finding: Finding) -> None:
 def _draw_strengths(panel: Axes, subject: Subject, finding: Finding) -> None:
     boxes, bin_strength = bins(subject, finding)
     if len(boxes):
-        title = "bins, by strength"
-        corners = boxes[:, [0, 1, 2, 1, 2, 3, 0, 3, 0, 1]].reshape(-1, 5, 2).numpy()
-        order = bin_strength.argsort()
-        lines = LineCollection(corners[order], cmap="viridis", linewidths=1.1)
-        lines.set_array(bin_strength[order].numpy())
-        shown = panel.add_collection(lines)
+        title, shown = "bins, by strength", draw_bins(panel, boxes, bin_strength)
     else:
         title = "all samples, by strength"
         points, strength = strengths(subject, finding)
-        order = strength.argsort()
-        points, strength = points[order], strength[order]
-        shown = panel.scatter(*points.T, s=4, c=strength, cmap="viridis", linewidths=0)
-    panel.figure.colorbar(
-        shown, ax=panel, fraction=0.046, label="|gradient| per pixel of the input"
-    )
+        shown = draw_dots(panel, points, None, strength)
+    panel.figure.colorbar(shown, ax=panel, fraction=0.046, label=STRENGTH_UNIT)
     panel.set_title(title, fontsize=8)
+
+
+# What a panel consists of; the pages of an explorer use these, too
+
+
+def draw_image(panel: Axes, subject: Subject) -> None:
+    """The image, in pixels of the model's input."""
+    height, width = subject.size
+    panel.imshow(subject.picture, extent=(-0.5, width - 0.5, height - 0.5, -0.5))
+    panel.set_xlim(-0.5, width - 0.5)
+    panel.set_ylim(height - 0.5, -0.5)
+    panel.set_xticks([])
+    panel.set_yticks([])
+
+
+def draw_node(panel: Axes, node: Node) -> None:
+    """The outline of a node's object, and a cross at its place."""
+    if node.shape is not None and 0 < node.shape.float().mean() < 1:
+        panel.contour(node.shape.numpy(), [0.5], colors="white", linewidths=0.8)
+    panel.plot(*node.place, "+", color="lime", markersize=9, markeredgewidth=1.6)
+
+
+def draw_dots(
+    panel: Axes,
+    places: Tensor,
+    masks: Tensor | None,
+    strength: Tensor | None = None,
+    color: str | None = None,
+    largest: float = 10.0,
+    **colours: Any,
+) -> PathCollection:
+    """Samples as dots, those that the node depends on most above the others.
+
+    Args:
+        panel: shows an image in pixels of the model's input.
+        places: ``(n, 2)`` as (x, y).
+        masks: ``(n,)``, areas of the dots; None makes them all alike.
+        strength: ``(n,)``, colours of the dots; without it they have `color`.
+        color: of all.
+        largest: area of the largest dot in square points.
+        colours: `cmap` and `norm` of the strengths, instead of viridis from 0 on.
+    """
+    size = torch.full((len(places),), 0.4 * largest)
+    if masks is not None and len(masks):
+        size = largest * (0.1 + 0.9 * masks.abs() / masks.abs().max().clamp(min=1e-12))
+    if strength is None:
+        return panel.scatter(*places.T.numpy(), s=size.numpy(), c=color, linewidths=0, alpha=0.7)
+    order = strength.argsort()
+    x, y, size, values = (part.numpy() for part in (*places[order].T, size[order], strength[order]))
+    shown = panel.scatter(x, y, s=size, c=values, linewidths=0)
+    shown.set(**{"cmap": "viridis", **colours})
+    shown.set_clim(0, float(strength.max()) if len(strength) else 1.0)
+    return shown
+
+
+def draw_bins(panel: Axes, boxes: Tensor, strength: Tensor, **colours: Any) -> LineCollection:
+    """Outlines of bins ``(n, 4)``, coloured by strength ``(n,)``; `colours` as in `draw_dots`."""
+    order = strength.argsort()
+    corners = boxes[:, [0, 1, 2, 1, 2, 3, 0, 3, 0, 1]].reshape(-1, 5, 2).numpy()
+    colours = {"cmap": "viridis", "linewidths": 1.1, **colours}
+    lines = LineCollection(corners[order], **colours)
+    lines.set_array(strength[order].numpy())
+    lines.set_clim(0, float(strength.max()) if len(strength) else 1.0)
+    return panel.add_collection(lines)
+
+
+def draw_field(panel: Axes, finding: Finding) -> AxesImage:
+    """The effective receptive field over the image."""
+    field = finding.field / finding.field.max().clamp(min=1e-30)
+    return panel.imshow(field.sqrt().numpy(), cmap="inferno", alpha=0.75, vmin=0, vmax=1)
+
+
+def draw_region(panel: Axes, subject: Subject, region: SaliencyRegion) -> None:
+    """The image where the region keeps it, and grey elsewhere."""
+    height, width = subject.size
+    masked = np.where(region.mask.numpy()[..., None], subject.picture, 110)
+    panel.imshow(masked, extent=(-0.5, width - 0.5, height - 0.5, -0.5))

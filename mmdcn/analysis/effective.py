@@ -111,12 +111,12 @@ class EffectiveSampling:
         sampling: the locations and masks.
         total: gradient of the node with respect to the locations, ``(..., 2)`` as (x, y), per pixel
             of the map. Layers above adapt their own offsets and masks to what they get.
-        direct: the same with all predicted offsets and masks held.
+        direct: the same with all predicted offsets and masks held; None unless wanted.
     """
 
     sampling: Sampling
     total: Tensor
-    direct: Tensor
+    direct: Tensor | None
 
     def strength(self, kind: str = "total") -> Tensor:
         """Length of the gradient, ``locations.shape[:-1]``."""
@@ -129,6 +129,7 @@ def effective_sampling(
     node: Node,
     plain: Collection[str] = (),
     layers: Collection[str] | None = None,
+    direct: bool = True,
 ) -> list[EffectiveSampling]:
     """Effective sampling and bin locations of all deformable layers that a node depends on.
 
@@ -139,6 +140,7 @@ def effective_sampling(
         model, image, node: as in :func:`receptive_field`.
         plain: names of plain convolutions that are treated as deformable ones without offsets.
         layers: names of the layers that are wanted; None means all.
+        direct: whether the direct gradients are wanted, too, which takes as long again.
 
     Returns:
         In the order of the calls; layers that the node does not depend on have zero gradients.
@@ -174,14 +176,15 @@ def effective_sampling(
             )
 
     found, total = gradients(False, 0.0)
-    _, direct = gradients(True, 0.0)
     whole = [sampling.locations == sampling.locations.round() for sampling in found]
-    if any(where.any() for where in whole):
-        _, below = gradients(False, -_STEP)
-        _, below_direct = gradients(True, -_STEP)
-        total = _mean_where(whole, total, below)
-        direct = _mean_where(whole, direct, below_direct)
-    return [EffectiveSampling(*parts) for parts in zip(found, total, direct, strict=True)]
+    with_kinks = any(where.any() for where in whole)
+
+    def smoothed(freeze: bool, values: Sequence[Tensor]) -> Sequence[Tensor]:
+        return _mean_where(whole, values, gradients(freeze, -_STEP)[1]) if with_kinks else values
+
+    total = smoothed(False, total)
+    held = smoothed(True, gradients(True, 0.0)[1]) if direct else [None] * len(found)
+    return [EffectiveSampling(*parts) for parts in zip(found, total, held, strict=True)]
 
 
 _STEP = 2.0**-10  # pixels: from a whole one into the cell before it
@@ -192,13 +195,26 @@ def _mean_where(where: list[Tensor], first: Sequence[Tensor], second: Sequence[T
     return [torch.where(chosen, (a + b) / 2, a) for chosen, a, b in parts]
 
 
-def compose(
-    levels: Sequence[Sampling], target: tuple[int, int], image: int = 0
-) -> list[tuple[Tensor, Tensor]]:
-    """What an output pixel samples through several layers, one above the other.
+@dataclasses.dataclass
+class Windows:
+    """Windows of one layer that an output pixel of a layer above is made of.
 
-    Each sample is rounded to the nearest pixel of the layer below (halves to even), whose taps
-    follow; samples outside of its output are dropped. All groups of a layer are followed.
+    Attributes:
+        cells: ``(n, 2)``, the output pixels of the windows as (x, y).
+        points: ``(n, G, P, 2)``, where their taps sample, as (x, y) in pixels of the map.
+        weights: ``(n, G, P)``, products of the masks on the way.
+    """
+
+    cells: Tensor
+    points: Tensor
+    weights: Tensor
+
+
+def trace(levels: Sequence[Sampling], target: tuple[int, int], image: int = 0) -> list[Windows]:
+    """The windows that an output pixel is made of, through several layers one above the other.
+
+    Each sample is rounded to the nearest pixel of the layer below (halves to even), whose window
+    follows; samples outside of its output are dropped. All groups of a layer are followed.
 
     Args:
         levels: calls on windows, the topmost first; each one works on what the next one gives, if
@@ -207,13 +223,12 @@ def compose(
         image: index in the batch.
 
     Returns:
-        For each level the locations ``(n, 2)`` as (x, y) in pixels of its input, and the product of
-        the masks on the way ``(n,)``.
+        The windows of each level.
 
     Raises:
         ValueError: a level is a RoI pooling, or the target lies outside of the map.
     """
-    results = []
+    results: list[Windows] = []
     device = levels[0].locations.device if levels else None
     cells = torch.tensor([[target[1], target[0]]], device=device)
     weights = torch.ones(1, device=device)
@@ -222,19 +237,39 @@ def compose(
             raise ValueError(f"levels: expected windows, got {level.operator} of {level.layer!r}")
         height, width = level.locations.shape[1:3]
         if number:
-            points = map_to_image(results[-1][0], levels[number - 1].map_size, (height, width))
+            above = results[-1].points.flatten(0, 2)
+            points = map_to_image(above, levels[number - 1].map_size, (height, width))
             cells = points.round().long()
         inside = ((cells >= 0) & (cells < cells.new_tensor([width, height]))).all(1)
         if not number and not inside.all():
             raise ValueError(f"target: expected a pixel of {height}x{width}, got {target}")
         cells, weights = cells[inside], weights[inside]
-        points = level.locations[image, cells[:, 1], cells[:, 0]].flatten(1, 2)
-        factors = points.new_ones(points.shape[:2])
+        points = level.locations[image, cells[:, 1], cells[:, 0]]
+        factors = points.new_ones(points.shape[:-1])
         if level.weights is not None:
-            factors = level.weights[image, cells[:, 1], cells[:, 0]].flatten(1, 2)
-        weights = (weights[:, None] * factors).flatten()
-        results.append((points.flatten(0, 1), weights))
+            factors = level.weights[image, cells[:, 1], cells[:, 0]]
+        results.append(Windows(cells, points, weights[:, None, None] * factors))
+        weights = results[-1].weights.flatten()
     return results
+
+
+def compose(
+    levels: Sequence[Sampling], target: tuple[int, int], image: int = 0
+) -> list[tuple[Tensor, Tensor]]:
+    """What an output pixel samples through several layers, one above the other.
+
+    Args:
+        levels, target, image: as in :func:`trace`, which also gives the windows.
+
+    Returns:
+        For each level the locations ``(n, 2)`` as (x, y) in pixels of its input, and the product of
+        the masks on the way ``(n,)``.
+
+    Raises:
+        ValueError: as :func:`trace`.
+    """
+    traced = trace(levels, target, image)
+    return [(found.points.flatten(0, 2), found.weights.flatten()) for found in traced]
 
 
 def check_image(image: Tensor) -> None:

@@ -142,7 +142,7 @@ class Subject:
             cell,
             lambda maps: _length(cell(maps)),
             place,
-            self._shape_of(found, inside[0]) if inside else None,
+            self.shape_of(found, inside[0]) if inside else None,
         )
 
     def detection(self, index: int, threshold: float = 0.3) -> Node:
@@ -159,7 +159,7 @@ class Subject:
             )
         label = int(found.labels[index])
         title = f"{self.classes[label]} {float(found.scores[index]):.2f}"
-        shape = self._shape_of(found, index)
+        shape = self.shape_of(found, index)
         return self._roi_node(title, found.bboxes[index], label, shape)
 
     def box(self, box: Sequence[float]) -> Node:
@@ -216,7 +216,8 @@ class Subject:
         shape[max(y1, 0) : max(y2, 0), max(x1, 0) : max(x2, 0)] = True
         return shape
 
-    def _shape_of(self, objects: Any, index: int) -> Tensor:
+    def shape_of(self, objects: Any, index: int) -> Tensor:
+        """An object as ``(h, w)`` bool in pixels of the input: its mask, or its box."""
         if "masks" not in objects:
             return self._box_shape(objects.bboxes[index])
         mask = np.asarray(objects.masks[index].cpu(), dtype=np.uint8)
@@ -233,8 +234,11 @@ class Subject:
             _, found = record(self.model, lambda: self.model.test_step(data))
         return found
 
-    def sampling(self, node: Node, plain: Collection[str] = ()) -> list[EffectiveSampling]:
-        return effective_sampling(_Part(self.model, node.run), self.inputs, node.scalar, plain)
+    def sampling(
+        self, node: Node, plain: Collection[str] = (), direct: bool = True
+    ) -> list[EffectiveSampling]:
+        part = _Part(self.model, node.run)
+        return effective_sampling(part, self.inputs, node.scalar, plain, direct=direct)
 
     def receptive_field(self, node: Node) -> Tensor:
         field = receptive_field(_Part(self.model, node.run), self.inputs, node.scalar)[0]

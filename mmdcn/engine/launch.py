@@ -176,6 +176,35 @@ def build_model(cfg: Config, device: str = "cpu") -> nn.Module:
         return MODELS.build(cfg.model)
 
 
+def load_model(
+    config: str, checkpoint: str, device: str = "cpu", options: dict | None = None
+) -> tuple[nn.Module, str]:
+    """A trained model.
+
+    Args:
+        config: Path of its config.
+        checkpoint: Path of its checkpoint, which has to fit.
+        device: Where it runs.
+        options: ``--cfg-options``.
+
+    Returns:
+        The model, with its config in ``model.cfg``, and ``mmdet`` or ``mmseg``.
+
+    Raises:
+        UsageError: A file is missing, or the config is not usable.
+        CheckpointError: The checkpoint is not one of this model.
+    """
+    require_file("checkpoint", checkpoint)
+    cfg = read_config(config, options)
+    scope = scope_of(cfg)
+    with fitting.loading(checkpoint, whole=True):
+        if scope == "mmdet":
+            from mmdet.apis import init_detector as init  # segmentors do without MMDetection
+        else:
+            from mmseg.apis import init_model as init
+        return init(cfg, checkpoint, device=device), scope
+
+
 def build_runner(cfg: Config, loaders: tuple[str, ...]) -> Runner:
     """Build the runner of a config and check the data sets that it will read, and the heads.
 

@@ -30,7 +30,7 @@ class Demo:
         venv = folder / "venv"
         (venv / "bin").mkdir(parents=True)
         (venv / "stamps").mkdir()
-        for name in ("venv", "torch", "openmmlab", "mmdcn"):
+        for name in ("venv", "torch", "openmmlab", "mmdcn", "dev", "explore", "browser"):
             (venv / "stamps" / name).touch()
         (folder / "data").mkdir()
         (folder / "data" / "manifest.json").touch()
@@ -109,6 +109,30 @@ def test_ctrl_c_says_how_to_go_on(demo, end):
     assert not (demo.work / "finished").exists()
     said = [line for line in out.splitlines() if line and not line.startswith("make:")]
     assert said[-1] == "stopped: make demo goes on from the last checkpoint, if there is one"
+
+
+def test_the_explorer_needs_the_checkpoint_of_the_demo(demo):
+    demo.command[1] = "explore"
+    out, status = demo.run()
+    assert status != 0 and "error: the demo has no checkpoint yet; first: make demo" in out
+    demo.work.mkdir()
+    (demo.work / "last_checkpoint").write_text("epoch_8.pth")
+    out, status = demo.run()
+    assert status == 0, out
+    (call,) = (demo.folder / "calls").read_text().splitlines()
+    assert call.startswith("tools/explore.py configs/demo/mask-rcnn_")
+    assert call.endswith(f"_demo.py epoch_8.pth {demo.folder / 'data'}/val")
+
+
+def test_the_tests_of_the_page_need_a_chromium(demo):
+    demo.command[1] = "test-browser"
+    demo.command.append("CHROMIUM=")
+    out, status = demo.run()
+    assert status != 0 and "error: no Chromium found" in out and not demo.calls()
+    demo.command[-1] = "CHROMIUM=/opt/chrome"
+    out, status = demo.run()
+    assert status == 0, out
+    assert demo.calls() == ["-m"]
 
 
 def make(root, *words):

@@ -13,7 +13,7 @@ from torch import nn
 from mmdcn.analysis.drawing import COLUMNS, Finding, draw, inside
 from mmdcn.analysis.subject import Node, Subject
 from mmdcn.checkpoints import open_replacing
-from mmdcn.engine import fitting, launch
+from mmdcn.engine import launch
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt  # noqa: E402
@@ -61,18 +61,6 @@ def parse_args() -> argparse.Namespace:
     launch.add_device(parser)
     launch.add_config_options(parser)
     return parser.parse_args()
-
-
-def load(config: str, checkpoint: str, args: argparse.Namespace) -> tuple[nn.Module, str]:
-    launch.require_file("checkpoint", checkpoint)
-    cfg = launch.read_config(config, args.cfg_options)
-    scope = launch.scope_of(cfg)
-    with fitting.loading(checkpoint, whole=True):
-        if scope == "mmdet":
-            from mmdet.apis import init_detector as init  # segmentors do without MMDetection
-        else:
-            from mmseg.apis import init_model as init
-        return init(cfg, checkpoint, device=args.device), scope
 
 
 def choose(subject: Subject, args: argparse.Namespace) -> Node:
@@ -135,7 +123,7 @@ def main() -> None:
     models = [(args.config, args.checkpoint), *([args.compare] if args.compare else [])]
     subjects, findings, titles = [], [], []
     for config, checkpoint in models:
-        model, scope = load(config, checkpoint, args)
+        model, scope = launch.load_model(config, checkpoint, args.device, args.cfg_options)
         subject = Subject(model, np.ascontiguousarray(image), scope)
         if args.preview_model:
             for item in subject.deformable_layers():
