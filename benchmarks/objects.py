@@ -26,6 +26,7 @@ from torch import nn
 from mmdcn.analysis.drawing import Finding, inside
 from mmdcn.analysis.subject import Subject
 from mmdcn.checkpoints import open_replacing
+from mmdcn.engine import launch
 
 ROOT = Path(__file__).resolve().parents[1]
 # The convolutions that the deformable network has replaced.
@@ -84,13 +85,7 @@ def main() -> None:
         parser.add_argument(f"--{name}", nargs=2, required=True, metavar=("CONFIG", "CHECKPOINT"))
     parser.add_argument("--objects", type=int, default=60)
     args = parser.parse_args()
-    sys.path.insert(0, str(ROOT / "tools" / "analysis_tools"))
-    import deformation
-
-    settings = argparse.Namespace(cfg_options=None, device="cpu")
-    models = {
-        name: deformation.load(*getattr(args, name), settings) for name in ("deformable", "plain")
-    }
+    models = {name: launch.load_model(*getattr(args, name)) for name in ("deformable", "plain")}
     plain = [
         name
         for name, layer in models["plain"][0].named_modules()
