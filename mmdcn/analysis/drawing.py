@@ -63,6 +63,16 @@ def windows(finding: Finding) -> list[EffectiveSampling]:
     return [item for item in finding.layers if item.sampling.is_window]
 
 
+def main_window(subject: Subject, finding: Finding) -> int:
+    """Index in :func:`windows` of the layer on whose samples the node depends most, in sum.
+
+    Objects are found on different levels of a network, so that the last layer often says little. It
+    is -1 where there are no windows.
+    """
+    sums = [float(samples_of(subject, item)[2].sum()) for item in windows(finding)]
+    return max(range(len(sums)), key=lambda k: (sums[k], k), default=-1)
+
+
 def followed(
     subject: Subject, finding: Finding, top: int | None = None, levels: int = LEVELS
 ) -> Followed:
@@ -70,7 +80,7 @@ def followed(
 
     Args:
         subject, finding: the model with its image, and what was found out about a node.
-        top: index in :func:`windows` of the layer to begin with; None means the last.
+        top: index in :func:`windows` of the layer to begin with; None means :func:`main_window`.
         levels: how many layers are followed at most, each into the one before it. They are fewer
             where there would be more than :data:`MOST_SAMPLES` samples.
 
@@ -80,7 +90,7 @@ def followed(
     items = windows(finding)
     if not items and top is None:
         return Followed([], torch.zeros(0, 2), torch.zeros(0), torch.zeros(0))
-    top = len(items) - 1 if top is None else top
+    top = main_window(subject, finding) if top is None else top
     if not 0 <= top < len(items):
         raise IndexError(f"top: expected one of {len(items)} layers with windows, got {top}")
     chosen, samples = [], 1

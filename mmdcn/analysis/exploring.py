@@ -339,16 +339,14 @@ def _layer(subject: Subject, finding: Finding, view: View) -> list[Panel]:
 
 
 def main_layer(subject: Subject, finding: Finding) -> int:
-    """Index of the layer with windows on whose samples the node depends most, in sum.
+    """Index in ``finding.layers`` of the layer of :func:`drawing.main_window`.
 
-    Objects are found on different levels of a network, so that the last layer often says little. It
-    is the last one of all where none has windows.
+    It is the last one of all where none has windows.
     """
-    strengths = [
-        float(drawing.samples_of(subject, item)[2].sum()) if item.sampling.is_window else 0.0
-        for item in finding.layers
-    ]
-    return max(range(len(strengths)), key=lambda k: (strengths[k], k), default=-1)
+    if items := drawing.windows(finding):
+        main = items[drawing.main_window(subject, finding)]
+        return next(k for k, item in enumerate(finding.layers) if item is main)
+    return len(finding.layers) - 1
 
 
 def object_at(subject: Subject, x: float, y: float, threshold: float) -> int | None:
