@@ -138,7 +138,7 @@ def effective_sampling(
 
     Args:
         model, image, node: as in :func:`receptive_field`.
-        plain: names of plain convolutions that are treated as deformable ones without offsets.
+        plain: names of layers that are treated as deformable ones without offsets, as in `record`.
         layers: names of the layers that are wanted; None means all.
         direct: whether the direct gradients are wanted, too, which takes as long again.
 

@@ -19,6 +19,7 @@ from torch.overrides import TorchFunctionMode
 
 from .. import _extension
 from ..ops._registration import OPERATORS
+from ..ops.deform_roi_pool import deform_roi_pool
 from ..ops.reference import aggregation
 from ..ops.reference.arguments import conv_out_size, pair
 from ..ops.reference.deform_conv2d import sampling_points
@@ -89,8 +90,8 @@ def record(
         freeze: hold the offsets and masks at their values, so that no gradient passes through what
             predicts them.
         shift: value of the probes, in pixels of the map.
-        plain: names of ``nn.Conv2d`` to treat as deformable ones with zero offsets. Their output is
-            the same up to rounding.
+        plain: names of layers to treat as deformable ones without offsets, see :func:`is_plain`.
+            Their output is the same up to rounding.
 
     Returns:
         What `run` returns, and the calls in their order.
@@ -98,7 +99,7 @@ def record(
     Raises:
         RuntimeError: there are no native operators for the device of the model, whose calls alone
             can be observed.
-        ValueError: `plain` names something else than a convolution with zero padding.
+        ValueError: `plain` names something else.
     """
     devices = {parameter.device.type for parameter in model.parameters()} or {"cpu"}
     for missing in filter(None, map(_extension.why_missing, sorted(devices))):
@@ -106,20 +107,45 @@ def record(
     modules = dict(model.named_modules())
     for name in plain:
         module = modules.get(name)
-        usable = isinstance(module, nn.Conv2d) and module.padding_mode == "zeros"
-        if not usable or isinstance(module.padding, str):
+        if not is_plain(module):
             raise ValueError(
-                f"plain: expected names of nn.Conv2d with zero padding in numbers, got {name!r}, "
+                "plain: expected names of nn.Conv2d with zero padding in numbers, or of averaging "
+                f"RoIAlign layers with aligned=True, got {name!r}, "
                 f"which is {type(module).__name__ if module else 'no module'}"
             )
-    observer = _Observer(probes, freeze, shift, frozenset(plain))
+    kinds = {n: "conv2d" if isinstance(modules[n], nn.Conv2d) else "roi_align" for n in plain}
+    observer = _Observer(probes, freeze, shift, kinds)
     with observer.watch(modules), observer:
         result = run()
     return result, observer.found
 
 
+def is_plain(module: nn.Module | None) -> bool:
+    """Whether a layer is a deformable one without offsets.
+
+    It is if it is an ``nn.Conv2d`` with zero padding in numbers, or the RoIAlign of MMCV or
+    torchvision with ``aligned=True``, which averages.
+    """
+    if isinstance(module, nn.Conv2d):
+        return module.padding_mode == "zeros" and not isinstance(module.padding, str)
+    # By name, as neither package is needed here.
+    is_align = type(module).__name__ == "RoIAlign" and module.aligned
+    return is_align and getattr(module, "pool_mode", "avg") == "avg"
+
+
+def _align(module: nn.Module, input: Tensor, rois: Tensor) -> Tensor:
+    """What a RoIAlign layer does, by the operator that is observed."""
+    return deform_roi_pool(
+        input,
+        rois,
+        output_size=module.output_size,
+        spatial_scale=module.spatial_scale,
+        sampling_ratio=max(module.sampling_ratio, 0),
+    )
+
+
 class _Observer(TorchFunctionMode):
-    def __init__(self, probes: bool, freeze: bool, shift: float, plain: frozenset[str]) -> None:
+    def __init__(self, probes: bool, freeze: bool, shift: float, plain: dict[str, str]) -> None:
         super().__init__()
         self.probes, self.freeze, self.shift, self.plain = probes, freeze, shift, plain
         self.found: list[Sampling] = []
@@ -128,8 +154,11 @@ class _Observer(TorchFunctionMode):
 
     @contextlib.contextmanager
     def watch(self, modules: dict[str, nn.Module]) -> Iterator[None]:
-        """Keep the names of the modules that are running."""
+        """Keep the names of the modules that are running, and let RoIAlign run what is seen."""
         handles = []
+        aligning = [modules[n] for n in self.plain if not isinstance(modules[n], nn.Conv2d)]
+        for module in aligning:
+            module.forward = partial(_align, module)
         for name, module in modules.items():
             handles.append(module.register_forward_pre_hook(partial(self._enter, name)))
             handles.append(module.register_forward_hook(self._leave, always_call=True))
@@ -138,6 +167,8 @@ class _Observer(TorchFunctionMode):
         finally:
             for handle in handles:
                 handle.remove()
+            for module in aligning:
+                del module.forward
 
     def _enter(self, name: str, *_: Any) -> None:
         self.running.append(name)
@@ -161,7 +192,7 @@ class _Observer(TorchFunctionMode):
                 if given.get(argument) is not None:
                     given[argument] = given[argument].detach()
         sampling, add = _GEOMETRY[name](given)
-        sampling.layer, sampling.operator = layer, name
+        sampling.layer, sampling.operator = layer, self.plain.get(layer, name)
         if self.probes and torch.is_grad_enabled():
             sampling.probe = torch.full_like(sampling.locations, self.shift, requires_grad=True)
             given = given | add(sampling.probe)
@@ -184,7 +215,6 @@ class _Observer(TorchFunctionMode):
         arguments = (input, offset, None, weight, bias, stride, padding, dilation, groups, 1)
         given = dict(zip(OPERATORS["deform_conv2d"].names, arguments, strict=True))
         given = self._observed(layer, "deform_conv2d", given)
-        self.found[-1].operator = "conv2d"
         return OPERATORS["deform_conv2d"].forward(*given.values())
 
 

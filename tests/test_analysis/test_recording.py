@@ -214,6 +214,34 @@ def test_plain_convolutions_are_deformable_ones_with_zero_offsets(stride, dilati
     )
 
 
+@pytest.mark.parametrize("ratio", [0, 2])
+def test_roi_align_is_a_deformable_pooling_without_offsets(ratio):
+    layer = pytest.importorskip("mmcv.ops").RoIAlign(3, 0.5, ratio, aligned=True)
+    model = nn.ModuleDict({"pool": layer})
+    input, rois = (
+        rand(2, 3, 8, 9),
+        torch.tensor([[1.0, 2.3, 3.1, 14, 11], [0, 0.5, 1, 6, 15]]).double(),
+    )
+    output, (sampling,) = record(
+        model, lambda: model["pool"](input, rois), probes=True, plain=["pool"]
+    )
+    torch.testing.assert_close(output, layer(input, rois))
+    assert (sampling.layer, sampling.operator) == ("pool", "roi_align")
+    assert "forward" not in vars(layer)
+    # The first bin of the first RoI begins at its corner.
+    torch.testing.assert_close(
+        sampling.locations[0].reshape(-1, 2)[0], torch.tensor([0.65, 1.05], dtype=torch.float64)
+    )
+    (gradient,) = torch.autograd.grad(output[0, :, 1, 1].sum(), sampling.probe)
+
+    def moved(shift):
+        return layer(input, rois + 2 * torch.tensor([0, shift, 0, shift, 0]))[0, :, 1, 1].sum()
+
+    torch.testing.assert_close(
+        gradient[0].reshape(9, 2)[4, 0], (moved(1e-6) - moved(-1e-6)) / 2e-6, rtol=1e-5, atol=1e-7
+    )
+
+
 def test_frozen_predictions_pass_no_gradient():
     torch.manual_seed(0)
     layer = ops.ModulatedDeformConv2dPack(2, 2, 3, padding=1)
@@ -236,12 +264,14 @@ def test_hooks_are_gone_even_after_an_error():
 
 @pytest.mark.parametrize(
     "plain, named",
-    [("1", "ReLU"), ("2", "Conv2d"), ("nothing", "no module")],
+    [("1", "ReLU"), ("2", "Conv2d"), ("3", "RoIAlign"), ("nothing", "no module")],
 )
 def test_plain_names_are_checked(plain, named):
-    model = nn.Sequential(
-        nn.Conv2d(2, 2, 3), nn.ReLU(), nn.Conv2d(2, 2, 3, padding=1, padding_mode="reflect")
-    )
+    class RoIAlign(nn.Module):
+        aligned = False
+
+    reflected = nn.Conv2d(2, 2, 3, padding=1, padding_mode="reflect")
+    model = nn.Sequential(nn.Conv2d(2, 2, 3), nn.ReLU(), reflected, RoIAlign())
     with pytest.raises(ValueError, match=f"plain: expected .*{plain!r}, which is {named}"):
         record(model, lambda: None, plain=[plain])
 

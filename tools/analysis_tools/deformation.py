@@ -8,9 +8,9 @@ from pathlib import Path
 import matplotlib
 import numpy as np
 import torch
-from torch import nn
 
 from mmdcn.analysis.drawing import COLUMNS, Finding, draw, inside
+from mmdcn.analysis.recording import is_plain
 from mmdcn.analysis.subject import Node, Subject
 from mmdcn.checkpoints import open_replacing
 from mmdcn.engine import launch
@@ -48,7 +48,7 @@ def parse_args() -> argparse.Namespace:
         "--target-layers",
         nargs="+",
         metavar="NAME",
-        help="layers whose samples are drawn, plain convolutions among them, which are treated as "
+        help="layers whose samples are drawn; plain convolutions and RoIAlign among them count as "
         "deformable ones without offsets (default: all deformable ones that the node depends on)",
     )
     parser.add_argument(
@@ -83,7 +83,7 @@ def analyse(subject: Subject, node: Node, args: argparse.Namespace) -> Finding:
         raise launch.UsageError(
             f"--target-layers: the model has no {unknown[0]!r}; see --preview-model"
         )
-    plain = [name for name in wanted if isinstance(modules[name], nn.Conv2d)]
+    plain = [name for name in wanted if is_plain(modules[name])]
     found = subject.sampling(node, plain)
     if wanted:
         found = [item for item in found if item.sampling.layer in wanted]
