@@ -243,7 +243,7 @@ $(STAMPS)/release: requirements/release.txt $(STAMPS)/torch
 	@touch $@
 
 wheel: $(STAMPS)/release $(CUDA:%=build/cuda%)
-	$(call say,Building the wheel (1 min and 6 min for each version of CUDA on 2 cores))
+	$(call say,Building the wheel (8 min on 2 cores; CUDA= leaves out the kernels for GPUs))
 	@$(call step,wheel) $(BIN)/python release/build_wheel.py --cuda $(CUDA:%=build/cuda%)
 	@ls -lh dist
 
