@@ -156,7 +156,7 @@ define run_demo
 endef
 
 demo: env data
-	$(call run_demo,$(DEMO_CONFIG),$(DEMO_WORK),6-15,--cpu-processes 2)
+	$(call run_demo,$(DEMO_CONFIG),$(DEMO_WORK),up to 16,--cpu-processes 2)
 	@printf '\nThe AP tables (box, then mask) stand above. Annotations and predictions of 8 images:\n  %s\n' \
 	    "$(CURDIR)/$(DEMO_WORK)/results.png"
 

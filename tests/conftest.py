@@ -1,5 +1,6 @@
 """Fixtures that several folders of tests use."""
 
+import importlib.util
 import signal
 import subprocess
 import sys
@@ -26,6 +27,20 @@ def pytest_collection_modifyitems(items) -> None:
 def root() -> Path:
     """Root of the repository."""
     return ROOT
+
+
+@pytest.fixture(scope="session")
+def load_tool(root):
+    """Imports a script by its path below ``tools``, without ``.py``."""
+
+    def load(name):
+        path = root / "tools" / f"{name}.py"
+        spec = importlib.util.spec_from_file_location(path.stem, path)
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        return module
+
+    return load
 
 
 @pytest.fixture(scope="session")

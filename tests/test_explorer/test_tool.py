@@ -1,7 +1,6 @@
 """tools/explore.py up to the page: images, and what is missing."""
 
 import builtins
-import importlib.util
 import sys
 
 import cv2
@@ -14,11 +13,8 @@ from mmdcn.engine import launch  # noqa: E402
 
 
 @pytest.fixture(scope="module")
-def tool(root):
-    spec = importlib.util.spec_from_file_location("explore", root / "tools" / "explore.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def tool(load_tool):
+    return load_tool("explore")
 
 
 def test_images_of_files_and_folders(tool, tmp_path):

@@ -1,4 +1,3 @@
-import importlib.util
 import json
 import os
 import subprocess
@@ -71,20 +70,6 @@ class Workspace:
             for line in file.read_text().splitlines()
         ]
         return {record["step"]: record[key] for record in records if key in record}
-
-
-@pytest.fixture(scope="session")
-def load_tool(root):
-    """Imports a script by its path below ``tools``, without ``.py``."""
-
-    def load(name):
-        path = root / "tools" / f"{name}.py"
-        spec = importlib.util.spec_from_file_location(path.stem, path)
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-        return module
-
-    return load
 
 
 @pytest.fixture(scope="session")

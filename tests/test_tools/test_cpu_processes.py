@@ -23,10 +23,12 @@ TWO = ("--cpu-processes", "2")
     [
         (["--cpu-processes=3"], "a divisor of train_dataloader.batch_size=4 was expected, got 3"),
         ([*TWO, "--launcher=pytorch"], "--cpu-processes: not together with --launcher pytorch"),
+        ([*TWO, "--resume=broken.pth"], "checkpoint broken.pth: "),
         ([*TWO, "--cfg-options", "train_dataloader.dataset.data_root=no/"], "no folder 'no/' in"),
     ],
 )
 def test_mistakes_get_one_line(workspace, options, message):
+    (workspace / "broken.pth").write_bytes(b"PK")
     log = workspace.run("train", CONFIG, *options, fails=True)
     assert log.count("error: ") == 1 and message in log
     assert "Traceback" not in log
