@@ -248,14 +248,23 @@ def _draw_strengths(panel: Axes, subject: Subject, finding: Finding) -> None:
 # What a panel consists of; the pages of an explorer use these, too
 
 
+def extent(subject: Subject) -> tuple[float, float, float, float]:
+    """Left, right, lower and upper edge of the image, whose pixels lie at whole numbers."""
+    height, width = subject.size
+    return -0.5, width - 0.5, height - 0.5, -0.5
+
+
+def fit(panel: Axes, subject: Subject) -> None:
+    """Let a panel end where the image does, whatever was drawn onto it."""
+    edges = extent(subject)
+    panel.set(xlim=edges[:2], ylim=edges[2:])
+
+
 def draw_image(panel: Axes, subject: Subject) -> None:
     """The image, in pixels of the model's input."""
-    height, width = subject.size
-    panel.imshow(subject.picture, extent=(-0.5, width - 0.5, height - 0.5, -0.5))
-    panel.set_xlim(-0.5, width - 0.5)
-    panel.set_ylim(height - 0.5, -0.5)
-    panel.set_xticks([])
-    panel.set_yticks([])
+    panel.imshow(subject.picture, extent=extent(subject))
+    fit(panel, subject)
+    panel.set(xticks=[], yticks=[])
 
 
 def draw_node(panel: Axes, node: Node) -> None:
@@ -317,6 +326,5 @@ def draw_field(panel: Axes, finding: Finding) -> AxesImage:
 
 def draw_region(panel: Axes, subject: Subject, region: SaliencyRegion) -> None:
     """The image where the region keeps it, and grey elsewhere."""
-    height, width = subject.size
     masked = np.where(region.mask.numpy()[..., None], subject.picture, 110)
-    panel.imshow(masked, extent=(-0.5, width - 0.5, height - 0.5, -0.5))
+    panel.imshow(masked, extent=extent(subject))

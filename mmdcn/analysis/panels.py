@@ -97,18 +97,11 @@ def _paint(
     panel.images[0].set_alpha(brightness)
     figure.set_facecolor("black")
     result = draw(panel)
-    _fit(panel, subject)
+    drawing.fit(panel, subject)
+    panel.set_aspect("auto")  # the picture has the sides of the image up to a fraction of a pixel
     file = io.BytesIO()
     figure.savefig(file, format="png", pil_kwargs=dict(compress_level=1))
     return file.getvalue(), result
-
-
-def _fit(panel: Axes, subject: Subject) -> None:
-    """Undo what drawing may have done to the limits: the picture ends where the image does."""
-    height, width = subject.size
-    panel.set_xlim(-0.5, width - 0.5)
-    panel.set_ylim(height - 0.5, -0.5)
-    panel.set_aspect("auto")
 
 
 def _css(colour: Any) -> str:
@@ -161,8 +154,7 @@ def _draw_labels(panel: Axes, subject: Subject, colours: list[str]) -> None:
     labels = subject.labels.numpy()
     known = labels < len(colours)
     overlay = np.where(known[..., None], table[np.where(known, labels, 0)], 0.0)
-    height, width = subject.size
-    panel.imshow(overlay, extent=(-0.5, width - 0.5, height - 0.5, -0.5), interpolation="nearest")
+    panel.imshow(overlay, extent=drawing.extent(subject), interpolation="nearest")
 
 
 def _draw_objects(panel: Axes, subject: Subject, threshold: float, colours: list[str]) -> None:
@@ -176,8 +168,7 @@ def _draw_objects(panel: Axes, subject: Subject, threshold: float, colours: list
             shape = subject.shape_of(found, k).numpy()
             overlay = np.zeros((*shape.shape, 4))
             overlay[shape] = [*matplotlib.colors.to_rgb(colour), 0.4]
-            height, width = subject.size
-            panel.imshow(overlay, extent=(-0.5, width - 0.5, height - 0.5, -0.5))
+            panel.imshow(overlay, extent=drawing.extent(subject))
         panel.add_patch(Rectangle((x1, y1), x2 - x1, y2 - y1, fill=False, ec=colour, lw=2.5))
         panel.annotate(
             f"{k} {subject.classes[label]} {float(found.scores[k]):.2f}",
