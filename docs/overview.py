@@ -21,6 +21,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tools" / "dataset_converters")]
 
 import cv2  # noqa: E402
 import deformed_shapes_drawing as drawing  # noqa: E402
+import deformed_shapes_outlines as outlines  # noqa: E402
 
 from mmdcn import ops  # noqa: E402
 
@@ -33,8 +34,7 @@ RED, WHITE = "#e8103a", "white"
 def scene(seed: int) -> tuple[np.ndarray, Tensor]:
     """A photograph of a crescent, ``(SIZE, SIZE, 3)``, and how near each pixel is to it, 0 to 1."""
     rng = np.random.default_rng(seed)
-    outline = drawing.crescent() * 0.36 * SIZE + SIZE / 2
-    alpha = drawing.coverage(outline, SIZE)
+    alpha = drawing.coverage([outlines.crescent() * 0.36 * SIZE + SIZE / 2], SIZE)
     image = drawing.background(rng, SIZE)
     light = np.array([0.6, -0.8], np.float32)
     drawing.paint(image, alpha, light, rng, hue=0.12)

@@ -30,6 +30,8 @@ def _load():
 
 shapes = _load()
 annotations = sys.modules["deformed_shapes_annotations"]
+scenes = sys.modules["deformed_shapes_scenes"]
+outlines = sys.modules["deformed_shapes_outlines"]
 
 
 def _run(out, **options):
@@ -64,13 +66,13 @@ def test_same_seed_gives_same_bytes_for_any_worker_count(root, tmp_path):
 
 
 def test_image_depends_on_seed_split_and_index_only():
-    arguments = dict(seed=3, split="train", size=64)
-    first = shapes.draw_image(5, **arguments)
-    shapes.draw_image(7, **arguments)
-    assert shapes.draw_image(5, **arguments) == first
+    arguments = dict(seed=3, split="train", size=64, shapes=shapes.SETS["shapes"])
+    first = shapes.draw_files(5, **arguments)
+    shapes.draw_files(7, **arguments)
+    assert shapes.draw_files(5, **arguments) == first
     for changed in (dict(seed=4), dict(split="val")):
-        assert shapes.draw_image(5, **(arguments | changed))[0] != first[0]
-    assert shapes.draw_image(6, **arguments)[0] != first[0]
+        assert shapes.draw_files(5, **(arguments | changed))[0] != first[0]
+    assert shapes.draw_files(6, **arguments)[0] != first[0]
 
 
 def test_number_of_images_does_not_change_the_pictures(root, tmp_path):
@@ -84,8 +86,8 @@ def test_coco_json_has_the_official_fields(root):
     data = json.loads((root / "annotations/instances_train.json").read_text())
     assert set(data) == {"info", "licenses", "images", "annotations", "categories"}
     assert len(data["images"]) == SMALL["train"]
-    assert [c["name"] for c in data["categories"]] == list(shapes.CLASSES)
-    ids = list(range(1, len(shapes.CLASSES) + 1))
+    assert [c["name"] for c in data["categories"]] == list(shapes.SETS["shapes"].classes)
+    ids = list(range(1, len(shapes.SETS["shapes"].classes) + 1))
     assert len(ids) >= 3 and [c["id"] for c in data["categories"]] == ids
     assert sorted({a["category_id"] for a in data["annotations"]}) == ids
     ids = [a["id"] for a in data["annotations"]]
@@ -145,7 +147,8 @@ def test_objects_overlap():
     """Some objects are partly hidden: their masks touch those of the objects in front."""
     touching = 0
     for index in range(3, 20):
-        scene = shapes.draw_scene(np.random.default_rng(index), 96, "ordinary")
+        rng = np.random.default_rng(index)
+        scene = scenes.draw_scene(rng, 96, "ordinary", shapes.SETS["shapes"])
         for (alpha, _), mask in zip(scene.alphas, scene.masks, strict=True):
             touching += bool(((alpha >= 0.5) & ~mask).any())
     assert touching >= 3
@@ -312,7 +315,7 @@ def test_interrupted_run_leaves_no_folder(tmp_path, monkeypatch):
     def fail(*args):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(shapes, "write_split", fail)
+    monkeypatch.setattr(shapes, "write_scenes", fail)
     with pytest.raises(KeyboardInterrupt):
         shapes.generate(tmp_path / "shapes", train=3, val=3, size=48, seed=0)
     assert not list(tmp_path.iterdir())
@@ -322,3 +325,61 @@ def test_interrupted_run_leaves_no_folder(tmp_path, monkeypatch):
 def test_bad_arguments(tmp_path, name, value):
     with pytest.raises(ValueError, match=f"{name} must be at least .*, got {value}"):
         shapes.generate(tmp_path / "x", **(dict(train=3, val=3, size=48, seed=0) | {name: value}))
+
+
+@pytest.fixture(scope="module")
+def structures(tmp_path_factory):
+    out = tmp_path_factory.mktemp("data") / "structures"
+    assert shapes.generate(out, "structures", train=40, val=5, size=96)
+    return out
+
+
+def test_structures_have_coco_and_ade20k_labels(structures):
+    coco = COCO(str(structures / "annotations/instances_train.json"))
+    classes = ["hook", "fork", "cross", "ring"]
+    assert [c["name"] for c in coco.loadCats(coco.getCatIds())] == classes
+    for image_id, image in coco.imgs.items():
+        path = structures / "annotations/training" / f"{Path(image['file_name']).stem}.png"
+        labels = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+        expected = np.ones(labels.shape, np.uint8)
+        for a in coco.imgToAnns[image_id]:
+            expected[coco.annToMask(a) > 0] = 0 if a["iscrowd"] else a["category_id"] + 1
+        assert np.array_equal(labels, expected)
+    manifest = json.loads((structures / "manifest.json").read_text())
+    assert manifest["parameters"]["set"] == "structures"
+    assert not shapes.generate(structures, "structures", train=40, val=5, size=96)
+    with pytest.raises(FileExistsError, match="other parameters"):
+        shapes.generate(structures, train=40, val=5, size=96)
+
+
+@pytest.mark.parametrize("name, limbs", [("hook", 2), ("fork", 3), ("cross", 4)])
+def test_limbs_grow_from_one_joint_and_do_not_merge(name, limbs):
+    """Around the joint, a circle crosses each limb once: the class can be told."""
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        parts = [part * 60 + 100 for part in outlines.SHAPES[name](rng, 1.0)]
+        mask = scenes.coverage(parts, 200) > 0.5
+        angle = np.linspace(0, 2 * np.pi, 720, endpoint=False)
+        x, y = 100 + 36 * np.cos(angle), 100 + 36 * np.sin(angle)
+        ring = mask[y.astype(int), x.astype(int)]
+        assert (ring & ~np.roll(ring, 1)).sum() == limbs
+
+
+def test_singles_have_a_folder_per_class_and_one_object_in_the_middle(tmp_path):
+    out = tmp_path / "singles"
+    classes = shapes.SETS["singles"].classes
+    assert shapes.generate(out, "singles", train=14, val=7)
+    for split, each in (("train", 2), ("val", 1)):
+        for name in classes:
+            files = list((out / split / name).glob("*.jpg"))
+            assert len(files) == each
+            assert all(cv2.imread(str(file)).shape == (64, 64, 3) for file in files)
+    for index, name in enumerate(classes):
+        _, scene = scenes.draw_image(index, seed=0, split=0, size=64, shapes=shapes.SETS["singles"])
+        (category, crowd), (mask,) = scene.labels[0], scene.masks
+        assert (classes[category - 1], crowd) == (name, False)
+        y, x = np.nonzero(mask)
+        assert abs((x.min() + x.max()) / 2 - 32) < 6 and abs((y.min() + y.max()) / 2 - 32) < 6
+    (out / "train" / "star" / "000001.jpg").unlink()
+    with pytest.raises(FileExistsError, match="lacks files"):
+        shapes.generate(out, "singles", train=14, val=7)

@@ -1,103 +1,21 @@
-"""Outlines, textures and light of the deformed shapes."""
+"""Textures and light of the deformed shapes."""
 
 import colorsys
 import math
 
 import cv2
 import numpy as np
+from deformed_shapes_outlines import Shape
 
 SUPERSAMPLE = 4
 
 
-# --------------------------------------------------------------------------------------- outlines
-# Each returns the (N, 2) corners of one closed outline without holes, about 2 units across.
-
-
-def star() -> np.ndarray:
-    radius = np.tile([1.0, 0.42], 5)
-    angle = np.arange(10) * math.pi / 5
-    return np.stack([radius * np.cos(angle), radius * np.sin(angle)], axis=1)
-
-
-def crescent() -> np.ndarray:
-    outer = np.linspace(0.3 * math.pi, 1.7 * math.pi, 40)
-    horn = np.array([math.cos(outer[0]), math.sin(outer[0])])
-    centre = 0.72  # of the inner circle, which passes through both horns
-    radius = math.hypot(horn[0] - centre, horn[1])
-    half = math.atan2(horn[1], horn[0] - centre)
-    inner = np.linspace(2 * math.pi - half, half, 40)[1:-1]
-    return np.concatenate(
-        [
-            np.stack([np.cos(outer), np.sin(outer)], axis=1),
-            np.stack([centre + radius * np.cos(inner), radius * np.sin(inner)], axis=1),
-        ]
-    )
-
-
-def fish() -> np.ndarray:
-    t = np.linspace(0, 1, 24)
-    body = np.stack([1.0 - 1.5 * t, 0.5 * np.sin(math.pi * t**0.8) ** 0.8 + 0.11 * t], axis=1)
-    tail = np.array([[-1.0, 0.55], [-0.82, 0.0], [-1.0, -0.55]])
-    return np.concatenate([body, tail, body[:0:-1] * [1, -1]])
-
-
-OUTLINES = dict(star=star, crescent=crescent, fish=fish)
-
-
-def distractor(rng: np.random.Generator) -> np.ndarray:
-    """Outline of an object of no class: a regular polygon, an ellipse or a thick stroke."""
-    if rng.random() < 0.3:
-        x = np.linspace(-1, 1, 20)
-        y = 0.3 * np.sin(x * rng.uniform(1, 4) + rng.uniform(0, 6))
-        width = rng.uniform(0.06, 0.2)
-        return np.concatenate([np.stack([x, y + width], 1), np.stack([x, y - width], 1)[::-1]])
-    corners = int(rng.choice([4, 4, 6, 40]))
-    angle = 2 * math.pi * np.arange(corners) / corners
-    return np.stack([np.cos(angle), np.sin(angle)], axis=1) * [1, rng.uniform(0.35, 1)]
-
-
-def deform(outline: np.ndarray, rng: np.random.Generator, bend: float = 0.5) -> np.ndarray:
-    """Bend (by a curvature up to ``bend``), warp, stretch, shear, mirror and rotate an outline."""
-    # Points along the edges, so that straight edges can bend.
-    t = np.linspace(0, 1, 8, endpoint=False)[None, :, None]
-    following = np.roll(outline, -1, axis=0)
-    points = ((1 - t) * outline[:, None] + t * following[:, None]).reshape(-1, 2)
-
-    points = points @ rotation(rng.uniform(0, 2 * math.pi)).T
-    curvature = rng.uniform(0.02, bend)
-    x, y = points.T
-    points = np.stack(
-        [
-            (1 / curvature - y) * np.sin(curvature * x),
-            1 / curvature - (1 / curvature - y) * np.cos(curvature * x),
-        ],
-        axis=1,
-    )
-
-    for _ in range(3):
-        wave = rng.normal(0, 1.2, 2)
-        phase = rng.uniform(0, 2 * math.pi)
-        points = points + np.sin(points @ wave + phase)[:, None] * rng.normal(0, 0.06, 2)
-
-    stretch = math.exp(rng.uniform(-0.25, 0.25))
-    shear = np.array([[1.0, rng.uniform(-0.4, 0.4)], [0.0, 1.0]])
-    mirror = np.diag([stretch * rng.choice([-1.0, 1.0]), 1 / stretch])
-    points = points @ (rotation(rng.uniform(0, 2 * math.pi)) @ shear @ mirror).T
-    return points - (points.min(axis=0) + points.max(axis=0)) / 2
-
-
-def rotation(angle: float) -> np.ndarray:
-    return np.array([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
-
-
-# ----------------------------------------------------------------------------------------- pixels
-
-
-def coverage(points: np.ndarray, size: int) -> np.ndarray:
-    """Share of each pixel inside the outline, (size, size) float32; pixel (0, 0) spans [0, 1]^2."""
+def coverage(shape: Shape, size: int) -> np.ndarray:
+    """Share of each pixel inside the shape, (size, size) float32; pixel (0, 0) spans [0, 1]^2."""
     canvas = np.zeros((size * SUPERSAMPLE, size * SUPERSAMPLE), np.uint8)
-    corners = np.round((points * SUPERSAMPLE - 0.5) * 256).astype(np.int32)
-    cv2.fillPoly(canvas, [corners], 255, shift=8)
+    for part in shape:  # one by one: where parts overlap, those of one call would cancel out
+        corners = np.round((part * SUPERSAMPLE - 0.5) * 256).astype(np.int32)
+        cv2.fillPoly(canvas, [corners], 255, shift=8)
     return cv2.resize(canvas, (size, size), interpolation=cv2.INTER_AREA).astype(np.float32) / 255
 
 
@@ -128,11 +46,11 @@ def background(rng: np.random.Generator, size: int) -> np.ndarray:
     return np.clip(0.3 * image + 0.7 * grey, 0, 1).astype(np.float32)
 
 
-def hue_of(category: int, rng: np.random.Generator) -> float:
-    """A hue in [0, 1): usually near that of the category (from 1 on), else any."""
-    if rng.random() < 0.15:
+def hue_of(place: float | None, rng: np.random.Generator) -> float:
+    """A hue in [0, 1): usually near that of a class, if it has a place on the circle, else any."""
+    if place is None or rng.random() < 0.15:
         return rng.random()
-    return rng.normal((category - 1) / len(OUTLINES), 0.1) % 1
+    return rng.normal(place, 0.1) % 1
 
 
 def texture(rng: np.random.Generator, size: int, hue: float | None) -> np.ndarray:
