@@ -21,6 +21,7 @@ from .modules.deform_ps_roi_pool import ModulatedDeformPSRoIPoolPack as Modulate
 from .modules.deform_roi_pool import DeformRoIPool as DeformRoIPool
 from .modules.deform_roi_pool import DeformRoIPoolPack as DeformRoIPoolPack
 from .modules.deform_roi_pool import ModulatedDeformRoIPoolPack as ModulatedDeformRoIPoolPack
+from .modules.make_deformable import make_deformable as make_deformable
 from .modules.ps_roi_pool import PSRoIPool as PSRoIPool
 from .modules.roi_avg_pool import RoIAvgPool as RoIAvgPool
 from .ps_roi_pool import ps_roi_pool as ps_roi_pool

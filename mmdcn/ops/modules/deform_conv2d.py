@@ -142,14 +142,26 @@ class ModulatedDeformConv2dPack(_OffsetBranch, ModulatedDeformConv2d):
 
     Of the channels of ``conv_offset`` the first two thirds are offsets, the last third are mask
     logits, turned into factors by a sigmoid.
+
+    Args:
+        mask_scale: Factor on the masks, which begin at half of it. 1 is that of the paper and of
+            mmcv; with 2, a new layer does what a convolution of its weights does.
     """
 
-    def __init__(self, *args, **kwargs) -> None:
+    def __init__(self, *args, mask_scale: float = 1.0, **kwargs) -> None:
         super().__init__(*args, **kwargs)
+        self.mask_scale = mask_scale
         self._add_conv_offset(3)
 
     def forward(self, x: Tensor) -> Tensor:
         """``(N, C, H, W)`` -> ``(N, O, Ho, Wo)``."""
         out = self.conv_offset(x)
         split = out.shape[1] // 3 * 2
-        return super().forward(x, out[:, :split], out[:, split:].sigmoid())
+        mask = out[:, split:].sigmoid()
+        if self.mask_scale != 1:
+            mask = mask * self.mask_scale
+        return super().forward(x, out[:, :split], mask)
+
+    def extra_repr(self) -> str:
+        scaled = f", mask_scale={self.mask_scale}" if self.mask_scale != 1 else ""
+        return super().extra_repr() + scaled
