@@ -6,6 +6,7 @@
 # make test-long  the tests that take minutes each: CUDA kernels without a GPU, fault campaigns
 # make test-browser  the tests of the explorer's page, in a Chromium that is installed
 # make test-classic  all tests that use OpenMMLab, with its original packages (in .venv-classic)
+# make test-classification  the tests of classifiers, with MMPretrain (in .venv-classification)
 # make test-matrix   the operator tests with other versions of Python and torch (in .venvs, which
 #                    are deleted afterwards; MATRIX="3.12:2.13.0 ..." picks them, KEEP=1 keeps them)
 # make docs       the documentation site in docs/_build/html (Python >= 3.11)
@@ -22,10 +23,11 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 
 PYTHON ?= python3
-# The family of OpenMMLab packages: the maintained forks, or "classic", the original ones.
+# The family of OpenMMLab packages: the maintained forks, "classic", the original ones, or
+# "classification", of the forks what classifiers need, with torchvision.
 FAMILY ?= forks
-ifneq ($(filter-out forks classic,$(FAMILY)),)
-$(error FAMILY=$(FAMILY): forks or classic is expected)
+ifneq ($(filter-out forks classic classification,$(FAMILY)),)
+$(error FAMILY=$(FAMILY): forks, classic or classification is expected)
 endif
 SUFFIX := $(patsubst %,-%,$(filter-out forks,$(FAMILY)))
 VENV := .venv$(SUFFIX)
@@ -37,6 +39,7 @@ step = $(PYTHON) requirements/run_step.py $(VENV)/logs/$(1).log
 STAMPS := $(VENV)/stamps
 CONSTRAINTS := -c requirements/constraints.txt
 OPENMMLAB := requirements/openmmlab$(SUFFIX).txt
+BUILD := $(firstword $(wildcard requirements/build$(SUFFIX).txt) requirements/build.txt)
 
 TORCH ?=
 TORCH_CPU_INDEX := https://download.pytorch.org/whl/cpu
@@ -60,7 +63,7 @@ NATIVE := $(shell find mmdcn/csrc -type f)
 LINTED := setup.py mmdcn tools configs tests benchmarks docs examples release requirements
 
 .PHONY: help wheel wheel-aarch64 demo demo-seg explore test test-long test-browser test-classic \
-    test-matrix docs sanitize env build data lint format clean
+    test-classification test-matrix docs sanitize env build data lint format clean
 
 help:
 	@sed -n '/^#/!q; s/^# \{0,1\}//p' Makefile
@@ -78,12 +81,12 @@ $(STAMPS)/venv:
 	@$(BIN)/python -m pip --version > /dev/null 2>&1 || $(call step,venv) $(PYTHON) -m venv $(VENV)
 	@mkdir -p $(STAMPS) && touch $@
 
-$(STAMPS)/torch: requirements/build.txt | $(STAMPS)/venv
+$(STAMPS)/torch: $(BUILD) | $(STAMPS)/venv
 	$(call say,Installing PyTorch and build tools (1-5 min; a CUDA build of PyTorch is a large download))
 ifeq ($(TORCH),cpu)
-	@$(call step,torch-cpu) $(PIP) --no-deps --index-url $(TORCH_CPU_INDEX) "$$(grep ^torch== requirements/build.txt)"
+	@$(call step,torch-cpu) $(PIP) --no-deps --index-url $(TORCH_CPU_INDEX) "$$(grep ^torch== $(BUILD))"
 endif
-	@$(call step,torch) $(PIP) -r requirements/build.txt $(CONSTRAINTS)
+	@$(call step,torch) $(PIP) -r $(BUILD) $(CONSTRAINTS)
 	@touch $@
 
 # Python's own flags ask for debugging information, which takes a third of MMCV's compilation.
@@ -206,6 +209,11 @@ WITHOUT_OPENMMLAB := $(addprefix tests/test_,ops cuda examples)
 test-classic:
 	@$(MAKE) test FAMILY=classic PYTEST_ARGS="$(strip $(PYTEST_ARGS) \
 	    $(filter-out $(WITHOUT_OPENMMLAB),$(wildcard tests/test_*)))"
+
+# MMCV is compiled for the torch of `make env` and taken from pip's cache: it does not compile with
+# the version that goes with torchvision here, and only its Python part is used.
+test-classification: env
+	@$(MAKE) test FAMILY=classification PYTEST_ARGS="$(strip $(PYTEST_ARGS) tests/test_classification)"
 
 # Versions of Python and torch, as PYTHON:TORCH. One build of mmdcn has to do for all of them.
 MATRIX ?= 3.10:2.13.0 3.12:2.13.0 3.13:2.13.0 3.11:2.10.0 3.11:2.14.1

@@ -94,7 +94,9 @@ def main() -> None:
     cfg = launch.read_config(args.config, args.cfg_options)
     out_file = Path(args.out_file or Path("work_dirs", "image_demo", Path(args.image).name))
     out_file.parent.mkdir(parents=True, exist_ok=True)
-    draw = {"mmdet": draw_detections, "mmseg": draw_segments}[launch.scope_of(cfg)]
+    draw = {"mmdet": draw_detections, "mmseg": draw_segments}[
+        launch.scope_of(cfg, classifiers=False)
+    ]
     print(f"{draw(cfg, image, args, str(out_file))}: {out_file}")
 
 

@@ -1,4 +1,4 @@
-"""Evaluate a checkpoint with a config of MMDetection or MMSegmentation."""
+"""Evaluate a checkpoint with a config of MMDetection, MMSegmentation or MMPretrain."""
 
 import mmdcn._openmp  # noqa: F401, I001 (before torch)
 
@@ -7,6 +7,7 @@ from copy import deepcopy
 from pathlib import Path
 
 from mmengine.config import Config
+from mmengine.evaluator import DumpResults
 
 from mmdcn.engine import launch
 
@@ -17,7 +18,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("checkpoint", help="checkpoint file")
     parser.add_argument(
         "--out",
-        help="where the predictions go: a .pkl file (mmdet), a folder of label maps (mmseg)",
+        help="where the predictions go: a .pkl file, of mmseg a folder of label maps",
     )
     parser.add_argument("--show", action="store_true", help="show the predictions in a window")
     parser.add_argument("--show-dir", help="folder for pictures of the predictions")
@@ -38,6 +39,8 @@ def enable_pictures(cfg: Config, scope: str, args: argparse.Namespace) -> None:
         folder = str(Path(args.show_dir).absolute())
         if scope == "mmdet":
             hook.test_out_dir = folder
+        elif scope == "mmpretrain":
+            hook.out_dir = folder
         else:
             cfg.visualizer.save_dir = folder
 
@@ -96,7 +99,9 @@ def main() -> None:
         raise launch.UsageError(f"--out: a .pkl or .pickle file was expected, got {args.out}")
 
     runner = launch.build_runner(cfg, ("test",))
-    if args.out and scope == "mmdet":
+    if args.out and scope == "mmpretrain":
+        runner.test_evaluator.metrics.append(DumpResults(out_file_path=args.out))
+    elif args.out and scope == "mmdet":
         from mmdet.evaluation import DumpDetResults  # segmentors do without MMDetection
 
         runner.test_evaluator.metrics.append(DumpDetResults(out_file_path=args.out))

@@ -1,4 +1,4 @@
-"""Train a model with a config of MMDetection or MMSegmentation."""
+"""Train a model with a config of MMDetection, MMSegmentation or MMPretrain."""
 
 import mmdcn._openmp  # noqa: F401, I001 (before torch)
 

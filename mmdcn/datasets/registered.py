@@ -3,6 +3,9 @@
 from importlib import import_module
 from importlib.util import find_spec
 
-for toolbox, module in (("mmcv", "image_loading"), ("mmseg", "loading"), ("mmdet", "coco")):
+MODULES = dict(mmcv=("image_loading", "image_folder"), mmseg=("loading",), mmdet=("coco",))
+
+for toolbox, modules in MODULES.items():
     if find_spec(toolbox):
-        import_module(f"mmdcn.datasets.{module}")
+        for module in modules:
+            import_module(f"mmdcn.datasets.{module}")

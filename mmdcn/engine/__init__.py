@@ -4,6 +4,7 @@ from mmdcn.engine.channels_last import ChannelsLastHook
 from mmdcn.engine.checkpoint import AtomicCheckpointHook
 from mmdcn.engine.optimizers import (
     BFloat16OptimWrapper,
+    ClassifierLayerDecayOptimWrapperConstructor,
     LayerDecayOptimWrapperConstructor,
     OptimWrapperConstructor,
 )
@@ -13,6 +14,7 @@ __all__ = [
     "AtomicCheckpointHook",
     "BFloat16OptimWrapper",
     "ChannelsLastHook",
+    "ClassifierLayerDecayOptimWrapperConstructor",
     "EpochSeedHook",
     "LayerDecayOptimWrapperConstructor",
     "OptimWrapperConstructor",

@@ -152,16 +152,22 @@ def load_config(args: argparse.Namespace) -> Config:
     return cfg
 
 
-def scope_of(cfg: Config) -> str:
-    """``mmdet`` or ``mmseg``, from ``default_scope``.
+def scope_of(cfg: Config, classifiers: bool = True) -> str:
+    """``mmdet``, ``mmseg`` or ``mmpretrain``, from ``default_scope``.
+
+    Args:
+        cfg: Complete config.
+        classifiers: Whether the last one will do.
 
     Raises:
-        UsageError: It is neither.
+        UsageError: It is none of them.
     """
     scope = cfg.get("default_scope")
-    if scope not in ("mmdet", "mmseg"):
+    scopes = ("mmdet", "mmseg") + ("mmpretrain",) * classifiers
+    if scope not in scopes:
         raise UsageError(
-            f"default_scope: the tools run configs of mmdet and mmseg, this one says {scope!r}"
+            f"default_scope: expected {' or '.join(scopes)}, whose configs this tool takes, "
+            f"got {scope!r}"
         )
     return scope
 
@@ -179,7 +185,7 @@ def build_model(cfg: Config, device: str = "cpu") -> nn.Module:
 def load_model(
     config: str, checkpoint: str, device: str = "cpu", options: dict | None = None
 ) -> tuple[nn.Module, str]:
-    """A trained model.
+    """A trained detector or segmentor.
 
     Args:
         config: Path of its config.
@@ -188,7 +194,7 @@ def load_model(
         options: ``--cfg-options``.
 
     Returns:
-        The model, with its config in ``model.cfg``, and ``mmdet`` or ``mmseg``.
+        The model, with its config in ``model.cfg``, and its scope, see :func:`scope_of`.
 
     Raises:
         UsageError: A file is missing, or the config is not usable.
@@ -196,10 +202,10 @@ def load_model(
     """
     require_file("checkpoint", checkpoint)
     cfg = read_config(config, options)
-    scope = scope_of(cfg)
+    scope = scope_of(cfg, classifiers=False)
     with fitting.loading(checkpoint, whole=True):
         if scope == "mmdet":
-            from mmdet.apis import init_detector as init  # segmentors do without MMDetection
+            from mmdet.apis import init_detector as init  # the others do without MMDetection
         else:
             from mmseg.apis import init_model as init
         return init(cfg, checkpoint, device=device), scope

@@ -21,12 +21,12 @@ class Detector(nn.Module):
         )
 
 
-def settings(model, **paramwise_cfg):
+def settings(model, constructor="mmdcn.LayerDecayOptimWrapperConstructor", **paramwise_cfg):
     """Name -> (factor on the learning rate, weight decay)."""
     wrapper = build_optim_wrapper(
         model,
         dict(
-            constructor="mmdcn.LayerDecayOptimWrapperConstructor",
+            constructor=constructor,
             optimizer=dict(type="AdamW", lr=2.0, weight_decay=0.05),
             paramwise_cfg=paramwise_cfg,
         ),
@@ -175,3 +175,34 @@ def test_model_without_layers_is_an_error():
         settings(nn.Sequential(nn.Linear(2, 2)), layer_decay_rate=0.9)
     with pytest.raises(ValueError, match="Conv2d has neither a method get_layer_depth nor blocks"):
         settings(Detector(nn.Conv2d(3, 4, 3)), layer_decay_rate=0.9)
+
+
+@pytest.mark.parametrize("arch, depths", [("tiny", (4, 4, 18, 4)), ("huge", (6, 6, 32, 6))])
+def test_classifiers_have_a_rule_of_their_own(arch, depths):
+    model = intern_image(arch=arch)
+    model.head = nn.Linear(8, 4, device="meta")
+    found = settings(
+        model,
+        constructor="mmdcn.ClassifierLayerDecayOptimWrapperConstructor",
+        layer_decay_rate=0.9,
+        offset_lr_scale=0.1,
+    )
+    # Blocks from the last one on, as the official script numbers them, then what they hold.
+    order = [
+        f"backbone.levels.{level}.blocks.{block}."
+        for level in (3, 2, 1, 0)
+        for block in reversed(range(depths[level]))
+    ]
+    owner = {"backbone.patch_embed.": len(order) - 1}
+    owner |= {prefix: exponent for exponent, prefix in enumerate(order)}
+    for level in range(3):
+        following = owner[f"backbone.levels.{level + 1}.blocks.0."]
+        owner |= {f"backbone.levels.{level}.{part}.": following for part in ("norm", "downsample")}
+    assert len(found) == len(list(model.named_parameters()))
+    for name, (scale, decay) in found.items():
+        exponent = next((e for prefix, e in owner.items() if name.startswith(prefix)), 0)
+        offset = "offset" in name or "center_feature_scale_proj" in name
+        assert scale == pytest.approx(0.9**exponent * (0.1 if offset else 1)), name
+        parameter = model.get_parameter(name)
+        if "sampling_offsets" not in name:
+            assert decay == (0 if parameter.ndim == 1 else 0.05), name

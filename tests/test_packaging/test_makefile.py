@@ -157,7 +157,7 @@ def test_wrong_and_late_choices_of_pytorch_are_errors(root, tmp_path):
     status, out = make(root, "-n", "env", "TORCH=cuda")
     assert status != 0 and "cpu is the only choice" in out
     status, out = make(root, "-n", "env", "FAMILY=classical")
-    assert status != 0 and "FAMILY=classical: forks or classic is expected" in out
+    assert status != 0 and "FAMILY=classical: forks, classic or classification is expected" in out
     torch = tmp_path / "venv" / "lib" / "python3.12" / "site-packages" / "torch"
     torch.mkdir(parents=True)
     words = ["-n", "env", f"VENV={tmp_path / 'venv'}", "TORCH=cpu"]

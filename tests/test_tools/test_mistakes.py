@@ -203,7 +203,7 @@ def test_mim_adds_no_traceback(workspace):
     with start_mim(workspace, "default_scope=mmpose") as process:
         log = process.communicate(timeout=300)[0]
     assert process.returncode == 1
-    assert "error: default_scope: the tools run configs of mmdet and mmseg" in log
+    assert "error: default_scope: expected mmdet or mmseg" in log
     assert "Traceback" not in log and log.splitlines()[-1] == "Aborted!"
 
 

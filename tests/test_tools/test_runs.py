@@ -207,7 +207,7 @@ def test_truncated_checkpoint(fcn, workspace):
             ["train_dataloader.dataset.data_root=nowhere/"],
             "error: train_dataloader.dataset.data_root: there is no folder 'nowhere/' in /",
         ),
-        (["default_scope=mmpose"], "error: default_scope: the tools run configs of mmdet and"),
+        (["default_scope=mmpose"], "error: default_scope: expected mmdet or mmseg or"),
     ],
 )
 def test_mistakes_get_one_line(workspace, options, message):

@@ -37,8 +37,10 @@ def make_batch(scope: str, args: argparse.Namespace) -> dict:
     generator = torch.Generator().manual_seed(0)
     shape = (args.batch_size, 3, height, width)
     images = torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator)
-    if scope == "mmdet":  # either may be missing
+    if scope == "mmdet":  # the others may be missing
         from mmdet.structures import DetDataSample as Sample
+    elif scope == "mmpretrain":
+        from mmpretrain.structures import DataSample as Sample
     else:
         from mmseg.structures import SegDataSample as Sample
     size = (height, width)

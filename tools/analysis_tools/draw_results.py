@@ -113,7 +113,7 @@ def draw_labels(axes, image: np.ndarray, labels: np.ndarray, dataset) -> None:
 
 def draw_sheet(cfg: Config, args: argparse.Namespace) -> int:
     """Write the sheet and tell how many images are on it."""
-    with DefaultScope.overwrite_default_scope(launch.scope_of(cfg)):
+    with DefaultScope.overwrite_default_scope(launch.scope_of(cfg, classifiers=False)):
         prepare_datasets(cfg, ("test",))
         dataset = DATASETS.build(dict(cfg.test_dataloader.dataset))
         model = load_model(cfg, args)

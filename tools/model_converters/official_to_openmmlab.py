@@ -8,6 +8,7 @@ every key and shape fits the model.
 
 import argparse
 import re
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -60,6 +61,12 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("checkpoint", help="published file")
     parser.add_argument("config", help="config of the model that the result is for")
     parser.add_argument("out", help="file to write")
+    parser.add_argument(
+        "--classes",
+        metavar="FILE",
+        help="of a classifier's last layer, keep the classes whose indices are in this text file: "
+        "with map22kto1k.txt of the official repository, those of ImageNet-1k",
+    )
     launch.add_config_options(parser)
     return parser.parse_args()
 
@@ -84,6 +91,12 @@ def convert(
     state_dict = join_split_ffns(state_dict, report)
     expected, missing = own, ()
     if not any(key.startswith("backbone.") for key in state_dict):
+        state_dict = from_transformers(state_dict, report)
+    if any(key.startswith("backbone.") for key in state_dict):
+        pass
+    elif "head.fc.weight" in own:
+        state_dict = classifier(state_dict, report)
+    else:
         state_dict = drop(
             state_dict,
             lambda key: key.split(".")[0] in InternImage.may_be_unexpected,
@@ -98,6 +111,50 @@ def convert(
     if difference := misfit(expected, state_dict, may_be_missing=missing):
         raise CheckpointError(f"it does not fit the model of the config: {difference}")
     return state_dict, report
+
+
+def from_transformers(state_dict: dict[str, Tensor], report: list[str]) -> dict[str, Tensor]:
+    """The keys of the releases in the format of transformers, under their first names."""
+    keys = [key.removeprefix("model.") for key in state_dict]
+    keys = [re.sub(r"\.layer_scale([12])$", r".gamma\1", key) for key in keys]
+    return _with_keys(state_dict, keys, report)
+
+
+def classifier(state_dict: dict[str, Tensor], report: list[str]) -> dict[str, Tensor]:
+    """The parts of an ImageNet classifier in the places that they have in MMPretrain's."""
+
+    def place(key: str) -> str:
+        part = key.split(".")[0]
+        if part == "head":
+            return key.replace("head.", "head.fc.", 1)
+        return f"neck.{key}" if part in InternImage.may_be_unexpected else f"backbone.{key}"
+
+    return _with_keys(state_dict, [place(key) for key in state_dict], report)
+
+
+def select_classes(state_dict: dict[str, Tensor], file: str, report: list[str]) -> dict:
+    """Keep the rows of the last layer that a file of class indices names, in its order.
+
+    Raises:
+        UsageError: The file does not hold indices of classes.
+    """
+    launch.require_file("--classes", file)
+    weight = state_dict.get("head.weight")
+    if weight is None:
+        raise launch.UsageError("--classes: the checkpoint has no last layer, head.weight")
+    try:
+        rows = torch.tensor([int(word) for word in Path(file).read_text().split()])
+    except ValueError as error:
+        raise launch.UsageError(f"--classes {file}: expected whole numbers: {error}") from error
+    if not len(rows) or rows.min() < 0 or rows.max() >= len(weight):
+        raise launch.UsageError(
+            f"--classes {file}: expected indices from 0 to {len(weight) - 1}, the classes of the "
+            f"checkpoint, got {len(rows)} from {min(rows, default=None)} to "
+            f"{max(rows, default=None)}"
+        )
+    report.append(f"kept {len(rows)} of the {len(weight)} classes")
+    kept = {key: state_dict[key][rows] for key in ("head.weight", "head.bias")}
+    return state_dict | kept
 
 
 def drop(state_dict: dict[str, Tensor], unwanted, what: str, report: list[str]) -> dict:
@@ -177,6 +234,9 @@ def main() -> None:
     entries = getattr(model.backbone, "checkpoint_entries", ENTRIES)
     state_dict = find_state_dict(content, args.checkpoint, entries)
     meta = content.get("meta", {}) if isinstance(content.get("meta"), dict) else {}
+    begin: list[str] = []
+    if args.classes:
+        state_dict = select_classes(state_dict, args.classes, begin)
     try:
         check_version(meta)
         converted, report = convert(state_dict, model.state_dict())
@@ -187,7 +247,7 @@ def main() -> None:
     new_meta = dict(dataset_meta=dataset_meta) if dataset_meta else {}
     with open_replacing(args.out) as file:
         torch.save(dict(state_dict=converted, meta=new_meta), file)
-    print("\n".join([f"{args.checkpoint}: {len(state_dict)} tensors", *report]))
+    print("\n".join([f"{args.checkpoint}: {len(state_dict)} tensors", *begin, *report]))
     print(f"{args.out}: {len(converted)} tensors, which fit {args.config}")
 
 

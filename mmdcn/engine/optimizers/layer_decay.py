@@ -108,14 +108,14 @@ class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
         """Append a group for every learning rate and weight decay that occurs."""
         rate = self.paramwise_cfg["layer_decay_rate"]
         offset_scale = self.paramwise_cfg.get("offset_lr_scale", 1.0)
-        depth_of = self._depths(module)
+        depth_of = self.depths(module)
         groups: dict[tuple, dict] = {}
         for name, parameter in module.named_parameters():
             if not parameter.requires_grad:
                 continue
             depth, count = depth_of(name)
             scale = rate ** (count - 1 - depth)
-            if is_offset(name):
+            if self.is_offset(name):
                 scale *= offset_scale
             no_decay = (
                 getattr(parameter, "dimensions", parameter.ndim) == 1
@@ -140,7 +140,13 @@ class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
             )
         params.extend(groups[key] for key in sorted(groups))
 
-    def _depths(self, model: nn.Module) -> Callable[[str], tuple[int, int]]:
+    @staticmethod
+    def is_offset(name: str) -> bool:
+        """Whether `offset_lr_scale` is for a parameter of this name."""
+        return is_offset(name)
+
+    def depths(self, model: nn.Module) -> Callable[[str], tuple[int, int]]:
+        """A function of the name of a parameter: its depth, and the number of depths."""
         backbone = getattr(model, "backbone", None)
         if backbone is None:
             raise ValueError(f"{type(model).__name__} has no backbone with layers to tell apart")
@@ -152,5 +158,37 @@ class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
             if name.startswith(prefix):
                 return in_backbone(name.removeprefix(prefix))
             return (0 if name.startswith(FIRST_DEPTH) else count - 1), count
+
+        return depth
+
+
+@OPTIM_WRAPPER_CONSTRUCTORS.register_module()
+class ClassifierLayerDecayOptimWrapperConstructor(LayerDecayOptimWrapperConstructor):
+    """The same by the rules of InternImage's official classifiers.
+
+    The last block has the rate of what comes after it: the heads, the last norm and the further
+    norms of the third level. The stem has that of the first block, and the norm and downsampling
+    at the end of a level that of the first block of the next. ``offset_lr_scale`` is for the
+    offsets of DCNv3, the offsets and masks of DCNv4, and the gate of the centre feature.
+
+    Arguments and errors as in the base class.
+    """
+
+    @staticmethod
+    def is_offset(name: str) -> bool:
+        """Whether the official ``DCN_LR_MUL`` is for a parameter of this name."""
+        return "offset" in name or "center_feature_scale_proj" in name
+
+    def depths(self, model: nn.Module) -> Callable[[str], tuple[int, int]]:
+        """As in the base class; without a depth for the stem and one for the heads."""
+        detector_depth = super().depths(model)
+
+        def depth(name: str) -> tuple[int, int]:
+            index, count = detector_depth(name)
+            count -= 2
+            after = not name.startswith("backbone.") or name.startswith("backbone.levels.3.norm")
+            if after or ".post_norms." in name:
+                return count - 1, count
+            return max(index - 1, 0), count
 
         return depth

@@ -27,6 +27,15 @@ from mmdcn.ops import DCNv3, DCNv4
 from mmdcn.registry import MODELS
 
 
+def initialize_linear_layers(module: nn.Module) -> None:
+    """Truncated normal weights of deviation 0.02 and zero biases, in all of its linear layers."""
+    for layer in module.modules():
+        if isinstance(layer, nn.Linear):
+            nn.init.trunc_normal_(layer.weight, std=0.02)
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
+
+
 @MODELS.register_module()
 class InternImage(BaseModule):
     """InternImage: a hierarchical backbone of DCNv3 blocks.
@@ -113,11 +122,7 @@ class InternImage(BaseModule):
 
     def _reset_parameters(self) -> None:
         """Truncated normal linear layers, and the deformable layers by their own rules."""
-        for module in self.modules():
-            if isinstance(module, nn.Linear):
-                nn.init.trunc_normal_(module.weight, std=0.02)
-                if module.bias is not None:
-                    nn.init.zeros_(module.bias)
+        initialize_linear_layers(self)
         for module in self.modules():
             if isinstance(module, (DCNv3, DCNv4)):
                 module.init_weights()
