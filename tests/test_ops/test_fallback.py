@@ -87,7 +87,8 @@ def test_errors_are_the_same_without_the_library(tmp_path):
 
 
 def test_every_operator_has_a_reference():
-    assert sorted(reference.__all__) == [name for name in ops.__all__ if name.islower()]
+    functions = {name for name in ops.__all__ if name.islower()} - {"make_deformable"}
+    assert set(reference.__all__) == functions
 
 
 @NATIVE_ONLY
