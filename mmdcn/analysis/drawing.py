@@ -301,9 +301,12 @@ def draw_dots(
         return panel.scatter(*places.T.numpy(), s=size.numpy(), c=color, linewidths=0, alpha=0.7)
     order = strength.argsort()
     x, y, size, values = (part.numpy() for part in (*places[order].T, size[order], strength[order]))
-    shown = panel.scatter(x, y, s=size, c=values, linewidths=0)
+    most = float(strength.max()) if len(strength) else 1.0
+    # What counts for little must not hide the image, and there are thousands of such dots.
+    alpha = (values / max(most, 1e-12)).clip(0.01, 1) ** 0.5
+    shown = panel.scatter(x, y, s=size, c=values, linewidths=0, alpha=alpha)
     shown.set(**{"cmap": "viridis", **colours})
-    shown.set_clim(0, float(strength.max()) if len(strength) else 1.0)
+    shown.set_clim(0, most)
     return shown
 
 
