@@ -240,7 +240,7 @@ def _draw_strengths(panel: Axes, subject: Subject, finding: Finding) -> None:
     else:
         title = "all samples, by strength"
         points, strength = strengths(subject, finding)
-        shown = draw_dots(panel, points, None, strength)
+        shown = draw_dots(panel, points, None, strength, faintest=0.1)
     panel.figure.colorbar(shown, ax=panel, fraction=0.046, label=STRENGTH_UNIT)
     panel.set_title(title, fontsize=8)
 
@@ -281,6 +281,7 @@ def draw_dots(
     strength: Tensor | None = None,
     color: str | None = None,
     largest: float = 10.0,
+    faintest: float = 1.0,
     **colours: Any,
 ) -> PathCollection:
     """Samples as dots, those that the node depends on most above the others.
@@ -292,6 +293,7 @@ def draw_dots(
         strength: ``(n,)``, colours of the dots; without it they have `color`.
         color: of all.
         largest: area of the largest dot in square points.
+        faintest: opacity of dots without strength, which may be thousands and hide the image.
         colours: `cmap` and `norm` of the strengths, instead of viridis from 0 on.
     """
     size = torch.full((len(places),), 0.4 * largest)
@@ -302,8 +304,7 @@ def draw_dots(
     order = strength.argsort()
     x, y, size, values = (part.numpy() for part in (*places[order].T, size[order], strength[order]))
     most = float(strength.max()) if len(strength) else 1.0
-    # What counts for little must not hide the image, and there are thousands of such dots.
-    alpha = (values / max(most, 1e-12)).clip(0.01, 1) ** 0.5
+    alpha = faintest + (1 - faintest) * (values / max(most, 1e-12)) ** 0.5
     shown = panel.scatter(x, y, s=size, c=values, linewidths=0, alpha=alpha)
     shown.set(**{"cmap": "viridis", **colours})
     shown.set_clim(0, most)
