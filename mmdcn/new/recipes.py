@@ -45,6 +45,11 @@ class Recipe:
         return "DINO" in self.cfg.model.type or "Mask2Former" in str(head.get("type"))
 
 
+def names() -> list[str]:
+    """The configs of detectors and segmentors, below the folder of configs."""
+    return [name for name in known_configs() if "_in1k" not in name]
+
+
 def find(name: str) -> Recipe:
     """The recipe that a user means.
 
@@ -54,7 +59,7 @@ def find(name: str) -> Recipe:
     Raises:
         UsageError: There is none, or there are several.
     """
-    known = known_configs()
+    known = names()
     name = name.removesuffix(".py")
     exact = [k for k in known if name in (k.removesuffix(".py"), Path(k).stem)]
     found = exact or [k for k in known if Path(k).stem.startswith(name)]

@@ -10,8 +10,12 @@ from mmengine.registry import MODELS, DefaultScope
 pytest.importorskip("mmdet")
 
 CONFIGS = Path(__file__).parents[2] / "configs"
-ALL = sorted(p for p in CONFIGS.rglob("*.py") if "_base_" not in p.parts)
-DCN = sorted((CONFIGS / "dcn").glob("*_r50-*dconv-c3-c5_*_coco.py"))
+# Those of classifiers need MMPretrain: tests/test_classification.
+ALL = sorted(
+    p for p in CONFIGS.rglob("*.py") if "_base_" not in p.parts and "_in1k" not in p.stem
+)
+DCN = sorted((CONFIGS / "dcn").glob("*_r50-*dconv-c3-c5_fpn_1x_coco.py"))
+MIMIC = sorted((CONFIGS / "dcn").glob("*_mimic_*.py"))
 DPOOL = sorted((CONFIGS / "dcn").glob("*_r50_fpn_*dpool_*.py"))
 DCNV3_AND_4 = sorted((CONFIGS / "dcn").glob("*_r50-dcnv*-c3-c5_*_coco.py"))
 
@@ -57,6 +61,19 @@ def test_dcn_models_have_the_state_dict_of_mmdet(path):
     expected = {k: v.shape for k, v in build(oracle, "meta").state_dict().items()}
     assert "backbone.layer4.2.conv2.conv_offset.weight" in ours
     assert ours == expected
+
+
+@pytest.mark.parametrize("path", MIMIC, ids=name)
+def test_mimicking_adds_one_layer_to_deformable_convolution_and_pooling(path):
+    ours = {k: v.shape for k, v in build(Config.fromfile(path), "meta").state_dict().items()}
+    extra = {key for key in ours if key.startswith("roi_head.mimic_fc_cls.")}
+    assert len(extra) == 2
+    detector = path.stem.split("_")[0]
+    parts = {}
+    for other in (f"{detector}_r50-mdconv-c3-c5_fpn_1x_coco", f"{detector}_r50_fpn_mdpool_1x_coco"):
+        model = build(Config.fromfile(CONFIGS / "dcn" / f"{other}.py"), "meta")
+        parts |= {key: value.shape for key, value in model.state_dict().items()}
+    assert {key: ours[key] for key in ours.keys() - extra} == parts
 
 
 @pytest.mark.parametrize("path", DPOOL, ids=name)

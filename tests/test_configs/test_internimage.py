@@ -23,7 +23,7 @@ META = {
     for model in yaml.safe_load((ROOT / "configs" / folder / "metafile.yml").read_text())["Models"]
 }
 PATHS = {name: path for f in FOLDERS for path in sorted((ROOT / "configs" / f).glob("*.py"))
-         for name in [path.stem] if "ade20k" not in name}  # fmt: skip
+         for name in [path.stem] if "ade20k" not in name and "_in1k" not in name}  # fmt: skip
 # Millions of parameters that the papers give.
 PUBLISHED_SIZES = {
     "mask-rcnn_internimage-t_fpn_1x_coco": 49,

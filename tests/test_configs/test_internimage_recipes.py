@@ -65,7 +65,8 @@ EMA = {
 
 
 def test_every_config_is_in_the_table():
-    found = [p.stem for f in RECIPES for p in (CONFIGS / f).glob("*.py") if "ade20k" not in p.stem]
+    found = [p.stem for f in RECIPES for p in (CONFIGS / f).glob("*coco*.py")]
+    found = [stem for stem in found if "ade20k" not in stem]
     assert set(found) == {*PATHS, "dino-4scale_internimage-h_20k_objects365-to-coco_fsdp"}
 
 

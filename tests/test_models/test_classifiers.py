@@ -1,9 +1,11 @@
 """InternImage's classifiers: totals, keys, the pooling against loops, a small one that learns."""
 
 import math
+from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from mmengine.registry import MODELS
 from torch import nn
 
@@ -75,6 +77,15 @@ def test_totals_and_keys_of_the_official_classifiers(name, arch):
         key: tuple(letters.get(side) or int(side) for side in shape.split(",") if side)
         for key, shape in expected.items()
     }
+
+
+@pytest.mark.parametrize("folder", ["internimage", "flash_internimage"])
+def test_metafiles_say_these_sizes(folder):
+    path = Path(__file__).parents[2] / "configs" / folder / "metafile.yml"
+    models = yaml.safe_load(path.read_text())["Models"]
+    told = [m["Metadata"]["Parameters"] for m in models if "_in1k" in m["Name"]]
+    name = {"internimage": "InternImage", "flash_internimage": "FlashInternImage"}[folder]
+    assert told == [total for (kind, _), (total, *_) in TOTALS.items() if kind == name]
 
 
 def test_conv_pooling_is_the_mean_of_activated_pixels():

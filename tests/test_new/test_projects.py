@@ -17,7 +17,6 @@ from mmengine.registry import MODELS, DefaultScope
 pytest.importorskip("mmdet")
 pytest.importorskip("mmseg")
 
-from mmdcn.base_configs import known_configs  # noqa: E402
 from mmdcn.datasets.heads import check_heads  # noqa: E402
 from mmdcn.engine.errors import UsageError  # noqa: E402
 from mmdcn.new import __main__ as new  # noqa: E402
@@ -105,7 +104,7 @@ def test_what_is_no_recipe_or_several(name):
 # -------------------------------------------------------------------------------- other classes
 
 
-SOME = [name for name in known_configs() if not name.startswith("demo/")][::6]
+SOME = [name for name in recipes.names() if not name.startswith("demo/")][::6]
 
 
 @pytest.mark.slow

@@ -21,7 +21,8 @@ mkdir -p "$2" && echo "$2/epoch_$RANDOM$RANDOM.pth" > "$2/last_checkpoint"
 
 def environment():
     """That of a shell, also where make runs the tests."""
-    return {k: v for k, v in os.environ.items() if not k.startswith(("MAKE", "MFLAGS"))}
+    inherited = ("MAKE", "MFLAGS", "FAMILY", "BACKBONE", "TORCH")
+    return {k: v for k, v in os.environ.items() if not k.startswith(inherited)}
 
 
 class Demo:
