@@ -11,9 +11,7 @@ pytest.importorskip("mmdet")
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 # Those of classifiers need MMPretrain: tests/test_classification.
-ALL = sorted(
-    p for p in CONFIGS.rglob("*.py") if "_base_" not in p.parts and "_in1k" not in p.stem
-)
+ALL = sorted(p for p in CONFIGS.rglob("*.py") if "_base_" not in p.parts and "_in1k" not in p.stem)
 DCN = sorted((CONFIGS / "dcn").glob("*_r50-*dconv-c3-c5_fpn_1x_coco.py"))
 MIMIC = sorted((CONFIGS / "dcn").glob("*_mimic_*.py"))
 DPOOL = sorted((CONFIGS / "dcn").glob("*_r50_fpn_*dpool_*.py"))
