@@ -20,9 +20,9 @@ LAYERS = [
     ("mmdcn.ops.reference",),
     ("mmdcn.ops",),
     ("mmdcn.ops.modules",),
-    ("mmdcn.models", "mmdcn.datasets", "mmdcn.analysis"),
+    ("mmdcn.models", "mmdcn.datasets", "mmdcn.analysis", "mmdcn.onnx"),
     ("mmdcn.engine",),
-    ("mmdcn.collect_env", "mmdcn.new"),
+    ("mmdcn.collect_env", "mmdcn.new", "mmdcn.deployment"),
     ("mmdcn.selftest",),
 ]
 # Its only task is to collect the names of the operators and their modules.

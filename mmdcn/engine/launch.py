@@ -200,8 +200,12 @@ def load_model(
         UsageError: A file is missing, or the config is not usable.
         CheckpointError: The checkpoint is not one of this model.
     """
+    return load_model_of(read_config(config, options), checkpoint, device)
+
+
+def load_model_of(cfg: Config, checkpoint: str, device: str = "cpu") -> tuple[nn.Module, str]:
+    """As :func:`load_model`, of a config that has been read."""
     require_file("checkpoint", checkpoint)
-    cfg = read_config(config, options)
     scope = scope_of(cfg, classifiers=False)
     with fitting.loading(checkpoint, whole=True):
         if scope == "mmdet":
