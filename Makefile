@@ -94,6 +94,7 @@ $(STAMPS)/openmmlab: $(OPENMMLAB) requirements/constraints.txt $(STAMPS)/torch
 	$(call say,Installing MMEngine/MMCV/MMDetection/MMSegmentation (1 min; the first time about 13 min on 2 cores as MMCV is compiled from source))
 	@CFLAGS="$${CFLAGS:--O3 -DNDEBUG -g0}" $(call step,openmmlab) \
 	    $(PIP) --no-build-isolation -r $(OPENMMLAB) $(CONSTRAINTS)
+	@$(BIN)/python -c 'import yapf'  # writes to its cache, which several processes at once can spoil
 	@touch $@
 
 $(STAMPS)/dev: requirements/dev.txt $(STAMPS)/torch
