@@ -39,8 +39,7 @@ def to_onnx(
         standard_ops: As in :func:`mmdcn.onnx.translation_table`.
 
     Raises:
-        UsageError: An operator of the network has no translation, or its code depends on a length
-            that is to be dynamic.
+        UsageError: An operator of the network has no translation.
     """
     axes = {axis: Dim.AUTO for axis in dynamic}
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
@@ -60,13 +59,7 @@ def to_onnx(
             )
     except torch.onnx.errors.OnnxExporterError as error:
         raise UsageError(f"the export failed: {_reason(error)}") from error
-    model = program.model_proto
-    fixed = model.graph.input[0].type.tensor_type.shape.dim
-    stuck = [axis for axis in dynamic if not fixed[axis].dim_param]
-    if stuck:
-        names = ", ".join("NCHW"[axis] for axis in stuck)
-        raise UsageError(f"--dynamic: the code of the model fixes {names} of the image")
-    return model
+    return program.model_proto
 
 
 def _reason(error: BaseException) -> str:

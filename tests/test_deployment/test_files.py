@@ -17,7 +17,6 @@ pytest.importorskip("mmdet")
 from mmdcn.deployment import files  # noqa: E402
 from mmdcn.deployment.detectors import network_of  # noqa: E402
 from mmdcn.deployment.networks import Network  # noqa: E402
-from mmdcn.engine.errors import UsageError  # noqa: E402
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = ROOT / "tests" / "test_tools" / "configs"
@@ -162,15 +161,3 @@ def test_interrupted_writing_leaves_the_old_file(tmp_path, monkeypatch):
         files.save(onnx.ModelProto(), tmp_path / "model.onnx", {})
     assert [path.name for path in tmp_path.iterdir()] == ["model.onnx"]
     assert (tmp_path / "model.onnx").read_text() == "old"
-
-
-def test_axes_that_the_code_fixes_are_named():
-    class Fixed(Network):
-        def __init__(self):
-            torch.nn.Module.__init__(self)
-
-        def forward(self, image):
-            return image + torch.arange(8).reshape(1, 1, 8, 1)
-
-    with pytest.raises(UsageError, match="--dynamic: the code of the model fixes H of the image"):
-        files.to_onnx(Fixed().eval(), torch.randn(2, 3, 8, 6), dynamic=(0, 2, 3))

@@ -14,6 +14,7 @@ import time
 import cv2
 import numpy as np
 import torch
+from torch.nn import functional
 
 from mmdcn.engine import launch
 
@@ -72,6 +73,24 @@ def difference(ours: np.ndarray, theirs: torch.Tensor) -> str:
     )
 
 
+def check(session, network: torch.nn.Module, image: torch.Tensor) -> None:
+    """Run both on an image, and print how far they are apart.
+
+    Raises:
+        UsageError: One of them fails.
+    """
+    try:
+        with torch.no_grad():
+            expected = network(image)
+        found = session.run(None, {"input": image.numpy()})
+    except Exception as error:  # each has its own kinds
+        reason = str(error).strip().splitlines()[0]
+        raise launch.UsageError(f"the file is written, but does not run: {reason}") from error
+    outputs = expected if isinstance(expected, tuple) else (expected,)
+    for name, ours, theirs in zip(network.outputs, found, outputs, strict=True):
+        print(f"  {name} {tuple(ours.shape)}: {difference(ours, theirs)}")
+
+
 def main() -> None:
     args = parse_args()
     if not 19 <= args.opset <= 22:
@@ -94,8 +113,6 @@ def main() -> None:
         image = image.flip(1) if inside["to_rgb"] else image
         mean, std = (torch.tensor(inside[k]).reshape(1, 3, 1, 1) for k in ("mean", "std"))
         image = (image - mean) / std
-    with torch.no_grad():
-        expected = network(image)
     print(f"Exporting {type(network.model).__name__} at {args.shape[0]}x{args.shape[1]} (minutes)")
     begin = time.perf_counter()
     batch = about["task"] != "detection"
@@ -105,11 +122,12 @@ def main() -> None:
     files.save(model, args.out, about | dict(shape=list(args.shape), dynamic=args.dynamic))
     print(f"{args.out}: {len(model.graph.node)} nodes, {time.perf_counter() - begin:.0f} s")
     session = onnxruntime.InferenceSession(args.out, providers=["CPUExecutionProvider"])
-    found = session.run(None, {"input": image.numpy()})
-    outputs = expected if isinstance(expected, tuple) else (expected,)
     print(f"ONNX Runtime against PyTorch, on {args.image or 'noise'}:")
-    for name, ours, theirs in zip(network.outputs, found, outputs, strict=True):
-        print(f"  {name} {tuple(ours.shape)}: {difference(ours, theirs)}")
+    check(session, network, image)
+    if args.dynamic:
+        size = [length + 64 for length in args.shape]
+        print(f"and at {size[0]}x{size[1]}:")
+        check(session, network, functional.interpolate(image, size=size, mode="bilinear"))
 
 
 if __name__ == "__main__":
