@@ -47,7 +47,8 @@ class Recipe:
 
 def names() -> list[str]:
     """The configs of detectors and segmentors, below the folder of configs."""
-    return [name for name in known_configs() if "_in1k" not in name]
+    classifiers = ("_in1k", "_singles")
+    return [name for name in known_configs() if not any(part in name for part in classifiers)]
 
 
 def find(name: str) -> Recipe:
