@@ -12,10 +12,8 @@ import torch
 from mmcv.ops import RoIAlign
 from mmdet.models.dense_heads import RPNHead
 from mmdet.models.detectors import TwoStageDetector
-from mmdet.models.detectors.base_detr import DetectionTransformer as DETR
 from mmdet.models.roi_heads import CascadeRoIHead, StandardRoIHead
 from mmdet.models.roi_heads.mask_heads import FCNMaskHead
-from mmdet.structures import DetDataSample
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -55,36 +53,10 @@ def network_of(model: nn.Module, normalize: bool) -> Network:
     """
     if isinstance(model, TwoStageDetector):
         return TwoStage(model, normalize)
-    if isinstance(model, DETR):
-        return EndToEnd(model, normalize)
     raise UsageError(
         f"model.type: {type(model).__name__} cannot be exported; two-stage detectors with "
-        "proposals of an RPN can be, and DINO"
+        "proposals of an RPN can be"
     )
-
-
-class EndToEnd(Network):
-    """DINO and others whose queries are the detections.
-
-    Args:
-        model, normalize: As in :class:`Network`.
-    """
-
-    outputs = ("dets", "labels")
-
-    def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        """One image ``(1, 3, H, W)`` -> ``dets`` ``(m, 5)`` as (x1, y1, x2, y2, score), best
-        first, and ``labels`` ``(m,)``; m is ``max_per_img`` of the config."""
-        size = tuple(image.shape[2:])
-        sample = DetDataSample(
-            metainfo=dict(img_shape=size, batch_input_shape=size, ori_shape=size, pad_shape=size)
-        )
-        maps = self.model.extract_feat(self.prepared(image))
-        inputs = self.model.forward_transformer(maps, [sample])
-        (found,) = self.model.bbox_head.predict(
-            **inputs, batch_data_samples=[sample], rescale=False
-        )
-        return torch.cat([found.bboxes, found.scores[:, None]], dim=1), found.labels
 
 
 def pool(layer: nn.Module, maps: Tensor, rois: Tensor) -> Tensor:

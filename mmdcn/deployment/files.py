@@ -39,10 +39,17 @@ def to_onnx(
         standard_ops: As in :func:`mmdcn.onnx.translation_table`.
 
     Raises:
-        UsageError: An operator of the network has no translation.
+        UsageError: An operator of the network has no translation, or height or width is to be
+            dynamic and a layer pools to a number of cells, which the exporter would write for the
+            size of the example.
     """
+    if {2, 3} & set(dynamic):
+        _check_pooling(network)
     axes = {axis: Dim.AUTO for axis in dynamic}
-    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    # It logs which functions of torchvision it does without.
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")
@@ -59,7 +66,21 @@ def to_onnx(
             )
     except torch.onnx.errors.OnnxExporterError as error:
         raise UsageError(f"the export failed: {_reason(error)}") from error
+    finally:
+        logger.setLevel(level)
     return program.model_proto
+
+
+def _check_pooling(network: nn.Module) -> None:
+    for name, layer in network.named_modules():
+        if not isinstance(layer, (nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d)):
+            continue
+        cells = layer.output_size
+        if any(n not in (1, None) for n in (cells if isinstance(cells, tuple) else [cells])):
+            raise UsageError(
+                f"--dynamic: {name} pools to {cells} cells, which can be exported for one size of "
+                "the image only"
+            )
 
 
 def _reason(error: BaseException) -> str:

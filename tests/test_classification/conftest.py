@@ -5,12 +5,6 @@ import sys
 
 import pytest
 
-collect_ignore_glob = []
-try:
-    import mmpretrain  # noqa: F401
-except ImportError:
-    collect_ignore_glob = ["test_*.py"]
-
 
 @pytest.fixture(scope="session")
 def workspace(tmp_path_factory, root):

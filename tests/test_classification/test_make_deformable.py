@@ -4,6 +4,7 @@ import pytest
 import torch
 from mmengine.registry import MODELS, DefaultScope
 
+pytest.importorskip("mmpretrain", reason="make test-classification has MMPretrain")
 from mmdcn import ops
 
 

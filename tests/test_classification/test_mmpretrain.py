@@ -14,6 +14,7 @@ from mmengine.config import Config
 from mmengine.dataset import Compose
 from mmengine.registry import MODELS, DefaultScope
 
+pytest.importorskip("mmpretrain", reason="make test-classification has MMPretrain")
 from mmdcn.engine.errors import UsageError
 
 ROOT = Path(__file__).parents[2]

@@ -1,4 +1,3 @@
-import importlib.util
 import logging
 import sys
 from pathlib import Path
@@ -7,10 +6,6 @@ import pytest
 import torch
 from mmengine.config import Config
 from mmengine.registry import DefaultScope
-
-collect_ignore_glob = []
-if not all(map(importlib.util.find_spec, ("onnx", "onnxscript", "onnxruntime", "mmdet", "mmseg"))):
-    collect_ignore_glob = ["test_*.py"]
 
 ROOT = Path(__file__).parents[2]
 

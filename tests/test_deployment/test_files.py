@@ -8,15 +8,18 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-import onnx
-import onnxruntime
 import pytest
 import torch
 
-pytest.importorskip("mmdet")
+for package in ("mmdet", "mmseg", "onnx", "onnxscript", "onnxruntime"):
+    pytest.importorskip(package)
+import onnx  # noqa: E402
+import onnxruntime  # noqa: E402
+
 from mmdcn.deployment import files  # noqa: E402
 from mmdcn.deployment.detectors import network_of  # noqa: E402
 from mmdcn.deployment.networks import Network  # noqa: E402
+from mmdcn.engine.errors import UsageError  # noqa: E402
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = ROOT / "tests" / "test_tools" / "configs"
@@ -161,3 +164,24 @@ def test_interrupted_writing_leaves_the_old_file(tmp_path, monkeypatch):
         files.save(onnx.ModelProto(), tmp_path / "model.onnx", {})
     assert [path.name for path in tmp_path.iterdir()] == ["model.onnx"]
     assert (tmp_path / "model.onnx").read_text() == "old"
+
+
+def test_pooling_to_cells_is_exported_for_one_size_only():
+    """The exporter writes the window of the example, without a word."""
+
+    class Pooling(Network):
+        def __init__(self, cells):
+            torch.nn.Module.__init__(self)
+            self.pool = torch.nn.AdaptiveAvgPool2d(cells)
+
+        def forward(self, image):
+            return self.pool(image)
+
+    example = torch.randn(2, 3, 4, 4)
+    for cells in (2, (1, 3)):
+        with pytest.raises(UsageError, match="--dynamic: pool pools to .* cells"):
+            files.to_onnx(Pooling(cells).eval(), example, dynamic=(2, 3))
+    network = Pooling(1).eval()
+    file = files.to_onnx(network, example, dynamic=(0, 2, 3)).SerializeToString()
+    image = torch.randn(1, 3, 5, 7)
+    torch.testing.assert_close(torch.from_numpy(run(file, image)[0]), network(image))

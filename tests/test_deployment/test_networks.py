@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-pytest.importorskip("mmdet")
+for package in ("mmdet", "mmseg", "onnx", "onnxscript", "onnxruntime"):
+    pytest.importorskip(package)
 from mmdet.structures import DetDataSample  # noqa: E402
 
 from mmdcn.deployment.detectors import TwoStage, network_of  # noqa: E402

@@ -1,12 +1,7 @@
-import importlib.util
 import logging
 
 import pytest
 import torch
-
-collect_ignore_glob = []
-if not all(map(importlib.util.find_spec, ("onnx", "onnxscript", "onnxruntime"))):
-    collect_ignore_glob = ["test_*.py"]
 
 
 @pytest.fixture(autouse=True)

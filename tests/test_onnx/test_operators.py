@@ -6,11 +6,14 @@ Each row is exported once, with dynamic sizes, and run on random inputs of sever
 import numpy as np
 import pytest
 import torch
-from exporting import Exported, Windowed, close
 from suites import SUITES
 
-from mmdcn import ops
-from mmdcn.onnx import translation_table
+for package in ("onnx", "onnxscript", "onnxruntime"):
+    pytest.importorskip(package)
+from exporting import Exported, Windowed, close  # noqa: E402
+
+from mmdcn import ops  # noqa: E402
+from mmdcn.onnx import translation_table  # noqa: E402
 
 RUNS = 9
 # kernel, stride, padding, dilation

@@ -92,25 +92,28 @@ def convert(
     expected, missing = own, ()
     if not any(key.startswith("backbone.") for key in state_dict):
         state_dict = from_transformers(state_dict, report)
-    if any(key.startswith("backbone.") for key in state_dict):
-        pass
-    elif "head.fc.weight" in own:
-        state_dict = classifier(state_dict, report)
-    else:
-        state_dict = drop(
-            state_dict,
-            lambda key: key.split(".")[0] in InternImage.may_be_unexpected,
-            "of the classifier's head",
-            report,
-        )
-        state_dict = {f"backbone.{key}": value for key, value in state_dict.items()}
-        report.append(f"backbone. put in front of all {len(state_dict)} keys: this is a backbone")
-        expected = {key: value for key, value in own.items() if key.startswith("backbone.")}
-        missing = InternImage.may_be_missing
+        if "head.fc.weight" in own:
+            state_dict = classifier(state_dict, report)
+        else:
+            expected = {key: value for key, value in own.items() if key.startswith("backbone.")}
+            missing = InternImage.may_be_missing
+            state_dict = backbone(state_dict, report)
     state_dict = rename(state_dict, own, report)
     if difference := misfit(expected, state_dict, may_be_missing=missing):
         raise CheckpointError(f"it does not fit the model of the config: {difference}")
     return state_dict, report
+
+
+def backbone(state_dict: dict[str, Tensor], report: list[str]) -> dict[str, Tensor]:
+    """The trunk of an ImageNet classifier, under the keys of a detector's or segmentor's."""
+    state_dict = drop(
+        state_dict,
+        lambda key: key.split(".")[0] in InternImage.may_be_unexpected,
+        "of the classifier's head",
+        report,
+    )
+    report.append(f"backbone. put in front of all {len(state_dict)} keys: this is a backbone")
+    return {f"backbone.{key}": value for key, value in state_dict.items()}
 
 
 def from_transformers(state_dict: dict[str, Tensor], report: list[str]) -> dict[str, Tensor]:
