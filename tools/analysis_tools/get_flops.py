@@ -30,8 +30,8 @@ def main() -> None:
     if min(args.shape) < 1:
         raise launch.UsageError(f"--shape: expected two positive numbers, got {args.shape}")
     cfg = launch.read_config(args.config, args.cfg_options)
-    model = launch.build_model(cfg, args.device)
     try:
+        model = launch.build_model(cfg, args.device)
         counts = count_flops(model, *args.shape)
     except (RuntimeError, NotImplementedError) as error:
         if args.device != "meta":
